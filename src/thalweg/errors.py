@@ -1,0 +1,41 @@
+"""What can go wrong, said the same way everywhere.
+
+An error names what was wrong, where, and what to do about it. The command line turns `exit_status` into the
+process's exit status and prints the message without a traceback.
+"""
+
+
+class ThalwegError(Exception):
+    """Base of every error that thalweg raises on purpose.
+
+    Args:
+        what: what was wrong, one clause.
+        where: the file, row, column, term or shape it was found in.
+        remedy: what the user can do about it, one sentence.
+
+    >>> print(UserError("target column 'prise' is not in the table", where="houses.csv", remedy="Did you mean 'price'?"))
+    target column 'prise' is not in the table (houses.csv). Did you mean 'price'?
+    """
+
+    exit_status = 1
+
+    def __init__(self, what: str, *, where: str | None = None, remedy: str | None = None):
+        self.what, self.where, self.remedy = what, where, remedy
+        message = what if where is None else f"{what} ({where})"
+        super().__init__(message if remedy is None else f"{message}. {remedy}")
+
+
+class UserError(ThalwegError):
+    """Input that the user must change: exit status 2."""
+
+    exit_status = 2
+
+
+class RunError(ThalwegError):
+    """A run that failed after it had begun well: exit status 1."""
+
+    exit_status = 1
+
+
+class DamagedError(UserError):
+    """A file that is not what its manifest says: refused, never partly read."""
