@@ -1,0 +1,123 @@
+"""The second abstraction: an objective, the landscape as a sum of named terms."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from thalweg.errors import UserError
+from thalweg.objective.problem import Batch, Problem
+from thalweg.objective.term import AbstractTerm, Slope
+from thalweg.types import Key, Params, PyTree
+
+
+class ObjectiveState(eqx.Module):
+    """What moves in a landscape while one walks on it.
+
+    Attributes:
+        sources: by term, its source's order key or held points.
+        terms: by term, multipliers and the like.
+        weights: by term, its present weight, shape ().
+    """
+
+    sources: dict[str, PyTree]
+    terms: dict[str, PyTree]
+    weights: dict[str, jax.Array]
+
+
+class Objective(eqx.Module):
+    """total = Σ wᵢ · mean cost of term i.
+
+    Args:
+        terms: the terms by name.
+        refresh_every: steps between two calls of `refresh` (held points drawn afresh, multipliers moved); 0: never.
+
+    >>> import jax.numpy as jnp
+    >>> from thalweg.losses import squared_error
+    >>> from thalweg.objective.supervised import Supervised
+    >>> objective = Objective(data=Supervised(jnp.ones((4, 2)), jnp.zeros((4, 1)), loss=squared_error))
+    >>> list(objective.terms)
+    ['data']
+    """
+
+    terms: dict[str, AbstractTerm]
+    refresh_every: int = eqx.field(static=True)
+
+    def __init__(self, *, refresh_every: int = 0, **terms: AbstractTerm):
+        if not terms:
+            raise UserError("an objective needs at least one term", remedy="Objective(data=Supervised(…)).")
+        for name, term in terms.items():
+            if not isinstance(term, AbstractTerm):
+                raise UserError(f"a term must be an AbstractTerm, not {type(term).__name__}", where=f"term '{name}'")
+            if not (jnp.ndim(term.weight) == 0 and jnp.isfinite(term.weight)):
+                raise UserError("a term's weight must be one finite number", where=f"term '{name}'")
+        if refresh_every < 0:
+            raise UserError("refresh_every must not be negative", remedy="0 never refreshes.")
+        self.terms, self.refresh_every = terms, int(refresh_every)
+
+    @property
+    def varies(self) -> bool:
+        """Whether two draws can differ."""
+        return any(term.source.varies for term in self.terms.values())
+
+    @property
+    def host_terms(self) -> list[str]:
+        """Names of the terms whose batches come from the host."""
+        return [name for name, term in self.terms.items() if term.source.on_host]
+
+    def init(self, key: Key) -> ObjectiveState:
+        """The state before the first step."""
+        sources, states, weights = {}, {}, {}
+        for i, (name, term) in enumerate(self.terms.items()):
+            source_key, term_key = jax.random.split(jax.random.fold_in(key, i))
+            sources[name], states[name] = term.source.init(source_key), term.init(term_key)
+            weights[name] = jnp.asarray(term.weight, _float_dtype(term.weight))
+        return ObjectiveState(sources, states, weights)
+
+    def draw(self, state: ObjectiveState, index: jax.Array, streamed: Batch | None = None) -> Batch:
+        """Batch number `index`. Pure; terms on the host are taken from `streamed`."""
+        streamed = streamed or {}
+        return {
+            name: streamed[name] if name in streamed else term.source.draw(state.sources[name], index)
+            for name, term in self.terms.items()
+        }
+
+    def stream(self, state: ObjectiveState, index: int) -> Batch:
+        """The part of batch number `index` that lives on the host."""
+        return {name: self.terms[name].source.stream(state.sources[name], index) for name in self.host_terms}
+
+    def bind(self, static: PyTree, batch: Batch, state: ObjectiveState, key: Key | None) -> Problem:
+        """Freeze all but the trainable params.
+
+        Args:
+            static: the model with its trainable leaves replaced by None.
+            batch: of `draw`.
+            state: of `init` or `refresh`.
+            key: for dropout; None for inference.
+        """
+        return Problem(self, static, batch, state, key)
+
+    def refresh(self, problem: Problem, params: Params, key: Key) -> tuple[ObjectiveState, dict[str, Any]]:
+        """Let each term move its state, then its source draw afresh what it holds.
+
+        Terms look first, on the points that the walk has worked on: only there does "converged" mean anything.
+
+        Returns:
+            the new state, and figures "term/figure" -> array for the record.
+        """
+        gradient = jax.grad(lambda p: problem.evaluate(p)[0])(params)
+        norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(gradient)))
+        model, state, figures = problem.model(params), problem.state, {}
+        sources, terms = {}, {}
+        for i, (name, term) in enumerate(self.terms.items()):
+            term_key, source_key = jax.random.split(jax.random.fold_in(key, i))
+            slope = Slope(model, problem.batch[name], norm, term_key)
+            terms[name], found = term.refresh(state.terms[name], slope)
+            sources[name] = term.source.refresh(state.sources[name], source_key)
+            figures |= {f"{name}/{figure}": value for figure, value in found.items()}
+        return ObjectiveState(sources, terms, state.weights), figures
+
+
+def _float_dtype(value: Any) -> Any:
+    return value.dtype if isinstance(value, jax.Array) else jax.dtypes.canonicalize_dtype(float)

@@ -1,0 +1,91 @@
+"""Data terms: a model's output against a target."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from thalweg.errors import UserError
+from thalweg.nn import has_running_statistics, running_statistics, training_call
+from thalweg.objective.sources import AbstractSource, Examples, Rows
+from thalweg.objective.term import AbstractTerm, map_examples, weighted_mean
+from thalweg.types import Key, PyTree, Scalar
+
+AXIS = "batch"
+
+
+class Supervised(AbstractTerm):
+    """Mean loss of `model(x)` against `y`.
+
+    Args:
+        x: inputs, a pytree of arrays with one leading axis of n examples; or a source of pairs (x, y).
+        y: targets, n rows; None if `x` is a source.
+        loss: (output, target) -> scalar for one example (see `thalweg.losses`). If it also has a `residual`, the term
+            is a least-squares term and Gauss-Newton methods take it.
+        weight: the term's weight.
+        weights: one weight an example, shape (n,), for sample and class weights.
+        batch_size: examples a step; None for all.
+
+    >>> import jax.numpy as jnp
+    >>> from thalweg.losses import squared_error
+    >>> Supervised(jnp.ones((4, 2)), jnp.zeros((4, 1)), loss=squared_error).source.population
+    4
+    """
+
+    source: AbstractSource
+    loss_function: Callable[[PyTree, PyTree], Scalar]
+    weight: float | jax.Array
+
+    def __init__(
+        self,
+        x: PyTree,
+        y: PyTree = None,
+        *,
+        loss: Callable[[PyTree, PyTree], Scalar],
+        weight: float | jax.Array = 1.0,
+        weights: Any = None,
+        batch_size: int | None = None,
+    ):
+        if y is None and not hasattr(x, "draw"):
+            raise UserError("a supervised term needs targets", remedy="Pass `y`, or a source of pairs (x, y).")
+        if y is not None and len(x_rows := _rows(x)) and len(y_rows := _rows(y)) and x_rows[0] != y_rows[0]:
+            raise UserError(f"{x_rows[0]} inputs but {y_rows[0]} targets", remedy="Each input needs one target.")
+        self.source = x if y is None else Rows((x, y), weights=weights, batch_size=batch_size)
+        self.loss_function = loss
+        self.weight = weight
+
+    def provides(self, part: str) -> bool:
+        if part == "residual":
+            return hasattr(self.loss_function, "residual")
+        return part in ("output", "loss_of_output")
+
+    def is_coupled(self, model: PyTree) -> bool:
+        return has_running_statistics(model)
+
+    def output(self, model: PyTree, example: PyTree, key: Key | None) -> PyTree:
+        return model(example[0], key=key)
+
+    def loss_of_output(self, output: PyTree, example: PyTree) -> Scalar:
+        return self.loss_function(output, example[1])
+
+    def residual(self, model: PyTree, example: PyTree, key: Key | None) -> jax.Array:
+        return self.loss_function.residual(self.output(model, example, key), example[1])  # pyright: ignore
+
+    def batch_loss(self, model: PyTree, examples: Examples, key: Key | None) -> tuple[Scalar, PyTree]:
+        if key is None:
+            costs = map_examples(lambda example, k: self.example_cost(model, example, k), examples, key)
+            return weighted_mean(costs, examples.weights), None
+
+        def one(example: PyTree, k: Key) -> tuple[PyTree, PyTree]:
+            output, after = training_call(model, example[0], key=k, axis_name=AXIS)
+            return self.loss_of_output(output, example), running_statistics(after)
+
+        keys = jax.random.split(key, examples.size)
+        costs, state = jax.vmap(one, axis_name=AXIS, out_axes=(0, None))(examples.values, keys)
+        return weighted_mean(costs, examples.weights), state
+
+
+def _rows(values: PyTree) -> list[int]:
+    return [int(jnp.shape(leaf)[0]) for leaf in jax.tree.leaves(values) if jnp.ndim(leaf)]

@@ -1,0 +1,120 @@
+"""The first abstraction: a term, one named part of the landscape, its mathematics written for ONE example."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from thalweg.errors import UserError
+from thalweg.objective.sources import AbstractSource, Examples
+from thalweg.types import Key, PyTree, Scalar
+
+
+class AbstractTerm(eqx.Module):
+    """One named part of an objective. Implement one of `residual`, `loss`, `output` + `loss_of_output`, `batch_loss`.
+
+    * `residual(model, example, key) -> (k,)`: least squares; the example's cost is ‖r‖², without ½.
+    * `loss(model, example, key) -> ()`: any cost of one example.
+    * `output(model, example, key)` and `loss_of_output(output, example) -> ()`: the same cost in two parts, which
+      Gauss-Newton and Laplace need.
+    * `batch_loss(model, examples, key) -> ((), model_state)`: a cost of the whole batch ("coupled"): batch statistics,
+      averages, penalties on weights. `model_state` is the model's running statistics after the batch (None: as before).
+
+    `key` is None in inference (no dropout, running statistics).
+
+    Attributes:
+        source: where the examples come from.
+        weight: the term's weight wᵢ in total = Σ wᵢ · mean cost.
+    """
+
+    source: eqx.AbstractVar[AbstractSource]
+    weight: eqx.AbstractVar[float | jax.Array]
+
+    def residual(self, model: PyTree, example: PyTree, key: Key | None) -> jax.Array:
+        """Residual of one example, shape (k,)."""
+        raise NotImplementedError
+
+    def loss(self, model: PyTree, example: PyTree, key: Key | None) -> Scalar:
+        """Cost of one example, shape ()."""
+        raise NotImplementedError
+
+    def output(self, model: PyTree, example: PyTree, key: Key | None) -> PyTree:
+        """What the model says of one example, as `loss_of_output` takes it."""
+        raise NotImplementedError
+
+    def loss_of_output(self, output: PyTree, example: PyTree) -> Scalar:
+        """Cost of one output, shape ()."""
+        raise NotImplementedError
+
+    def batch_loss(self, model: PyTree, examples: Examples, key: Key | None) -> tuple[Scalar, PyTree]:
+        """Cost of a whole batch, shape (), and the model's running statistics after it (None: unchanged)."""
+        raise NotImplementedError
+
+    def provides(self, part: str) -> bool:
+        """Whether this term implements the named method."""
+        return getattr(type(self), part) is not getattr(AbstractTerm, part)
+
+    def is_coupled(self, model: PyTree) -> bool:
+        """Whether the cost of one example depends on the others, so that no cost of one example exists."""
+        return self.provides("batch_loss")
+
+    def init(self, key: Key) -> PyTree:
+        """The term's own moving state (multipliers, …); None if it has none."""
+        return None
+
+    def bind(self, state: PyTree) -> "AbstractTerm":
+        """The term with its moving state filled in."""
+        return self
+
+    def refresh(self, state: PyTree, slope: "Slope") -> tuple[PyTree, dict[str, Any]]:
+        """The moving state after a look at how far the walk has converged; and figures for the record."""
+        return state, {}
+
+    # What the engine asks; a subclass rarely changes these.
+
+    def example_cost(self, model: PyTree, example: PyTree, key: Key | None) -> Scalar:
+        """Cost of one example by whichever method the term implements."""
+        if self.provides("residual"):
+            residual = self.residual(model, example, key)
+            return jnp.sum(residual * residual)
+        if self.provides("loss"):
+            return self.loss(model, example, key)
+        return self.loss_of_output(self.output(model, example, key), example)
+
+    def mean_cost(self, model: PyTree, examples: Examples, key: Key | None) -> tuple[Scalar, PyTree]:
+        """Weighted mean cost over a batch, and the model's running statistics after it (None: unchanged)."""
+        if self.is_coupled(model):
+            return self.batch_loss(model, examples, key)
+        costs = map_examples(lambda example, k: self.example_cost(model, example, k), examples, key)
+        return weighted_mean(costs, examples.weights), None
+
+
+class Slope(eqx.Module):
+    """What a term may look at in `refresh`: the bound cost's slope at the walk's present place.
+
+    Attributes:
+        model: the model as it stands.
+        examples: the term's examples of the present batch.
+        gradient_norm: ‖∇ total‖ over the trainable parameters, shape ().
+        key: for drawing.
+    """
+
+    model: PyTree
+    examples: Examples
+    gradient_norm: Scalar
+    key: Key
+
+
+def map_examples(function: Any, examples: Examples, key: Key | None) -> PyTree:
+    """`function(example, key)` over a batch, each example with a key of its own (None stays None)."""
+    if key is None:
+        return jax.vmap(lambda example: function(example, None))(examples.values)
+    return jax.vmap(function)(examples.values, jax.random.split(key, examples.size))
+
+
+def weighted_mean(costs: jax.Array, weights: jax.Array | None) -> Scalar:
+    """Mean of costs (B,), each times its weight; weights have mean one over the population, not over the batch."""
+    if costs.ndim != 1:
+        raise UserError(f"a cost of one example must be a scalar, shape (), not {costs.shape[1:]}")
+    return jnp.mean(costs if weights is None else costs * weights)

@@ -1,0 +1,92 @@
+"""The third abstraction: an optimizer, one pure step on a Problem."""
+
+import enum
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from thalweg.errors import UserError
+from thalweg.objective.problem import Evaluation, Problem
+from thalweg.types import Key, Params, PyTree, Scalar
+
+
+class Ended(enum.IntEnum):
+    """Whether an optimizer can go on, carried as an int32 array so that each member of a batch of runs has its own."""
+
+    GOING = 0
+    CONVERGED = 1
+    """No further decrease can be resolved in this precision."""
+    FAILED = 2
+    """The search found no decrease where the slope promises one: the cost or its gradient is wrong or not smooth."""
+
+
+class StepInfo(eqx.Module):
+    """What one step did.
+
+    Attributes:
+        total: objective at the params that the step evaluated last and kept, shape ().
+        parts: mean cost by term, there.
+        accepted: whether the params moved to an evaluated point; model_state is committed only then.
+        model_state: running statistics after the batch, or None.
+        ended: an `Ended`, int32, shape ().
+        figures: anything worth recording, scalars.
+    """
+
+    total: Scalar
+    parts: dict[str, Scalar]
+    accepted: bool | Scalar
+    model_state: PyTree
+    ended: Scalar
+    figures: dict[str, Scalar]
+
+
+class AbstractOptimizer(eqx.Module):
+    """One pure step on a Problem; whatever happens between steps is in the state.
+
+    A step makes a fixed number of evaluations, normally one. Line search and accept/reject are state carried from step
+    to step and selected by `where`: never a loop or `cond` around a gradient, which XLA's CPU convolutions punish
+    twenty-fold. So a step also runs inside a scan, under `vmap`, and on many devices.
+    """
+
+    def init(self, problem: Problem, params: Params, key: Key) -> PyTree:
+        """The state before the first step; may evaluate the problem."""
+        raise NotImplementedError
+
+    def step(self, problem: Problem, params: Params, state: PyTree, key: Key) -> tuple[Params, PyTree, StepInfo]:
+        """One step."""
+        raise NotImplementedError
+
+    def redraw(self, problem: Problem, params: Params, state: PyTree) -> PyTree:
+        """The state for a new batch at the same params: evaluate again, never mix curvature pairs of two batches."""
+        return state
+
+    def eval_params(self, params: Params, state: PyTree) -> Params:
+        """The params to judge and to keep; they differ from the walking ones when an optimizer averages."""
+        return params
+
+
+def going() -> Scalar:
+    """`Ended.GOING` as an array."""
+    return jnp.asarray(int(Ended.GOING), jnp.int32)
+
+
+def value_and_gradient(problem: Problem, params: Params) -> tuple[Scalar, Evaluation, Params]:
+    """Total, evaluation and gradient at `params`, from one forward and one backward pass."""
+    (total, evaluation), gradient = jax.value_and_grad(problem.evaluate, has_aux=True)(params)
+    return total, evaluation, gradient
+
+
+def select(condition: Any, yes: PyTree, no: PyTree) -> PyTree:
+    """`where(condition, yes, no)` leaf by leaf, for pytrees of one structure."""
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
+
+
+def checked_rate(rate: Any, name: str = "learning rate") -> Any:
+    """A rate or schedule (step -> rate) as given; a number must be finite and above 0."""
+    if callable(rate):
+        return rate
+    if not (isinstance(rate, int | float) and 0 < rate < float("inf")):
+        raise UserError(f"the {name} must be a number above 0, not {rate!r}", remedy="A common start is 1e-3.")
+    return float(rate)

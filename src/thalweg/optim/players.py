@@ -1,0 +1,89 @@
+"""Several players on one model: each moves its own part of the params, for an objective weighted in its own way."""
+
+from collections.abc import Mapping, Sequence
+
+import equinox as eqx
+import jax.numpy as jnp
+
+from thalweg.errors import UserError
+from thalweg.objective.problem import Problem
+from thalweg.optim.optimizer import AbstractOptimizer, StepInfo
+from thalweg.types import Key, Params, PyTree, Where
+
+
+class Player(eqx.Module):
+    """One player of a game.
+
+    Attributes:
+        optimizer: how the player moves.
+        where: model -> filter of the part that the player moves.
+        weights: factor on each named term's weight for this player; −1 turns a cost into a gain, 0 leaves it out.
+    """
+
+    optimizer: AbstractOptimizer
+    where: Where = eqx.field(static=True)
+    weights: Mapping[str, float] = eqx.field(static=True, default_factory=dict)
+
+
+class Players(AbstractOptimizer):
+    """Players who take turns in a fixed cycle on the same batch; one step is one whole cycle.
+
+    Args:
+        players: by name.
+        cycle: names in the order of their turns, such as ("critic", "critic", "generator").
+
+    >>> from thalweg.objective.partition import only
+    >>> from thalweg.optim.first_order import sgd
+    >>> game = Players({"x": Player(sgd(0.1), only(lambda m: m.x)),
+    ...                 "y": Player(sgd(0.1), only(lambda m: m.y), {"value": -1.0})}, cycle=("x", "y"))
+    """
+
+    players: dict[str, Player]
+    cycle: tuple[str, ...] = eqx.field(static=True)
+
+    def __init__(self, players: Mapping[str, Player], cycle: Sequence[str]):
+        self.players, self.cycle = dict(players), tuple(cycle)
+        if set(self.cycle) != set(self.players):
+            raise UserError(
+                f"the cycle {self.cycle} does not give every player a turn", where=f"players {tuple(self.players)}"
+            )
+
+    def init(self, problem: Problem, params: Params, key: Key) -> dict[str, PyTree]:
+        states = {}
+        for name, player in self.players.items():
+            mine, view = problem.restrict(params, player.where, player.weights)
+            states[name] = player.optimizer.init(view, mine, key)
+        return states
+
+    def redraw(self, problem: Problem, params: Params, state: dict[str, PyTree]) -> dict[str, PyTree]:
+        after = {}
+        for name, player in self.players.items():
+            mine, view = problem.restrict(params, player.where, player.weights)
+            after[name] = player.optimizer.redraw(view, mine, state[name])
+        return after
+
+    def step(
+        self, problem: Problem, params: Params, state: dict[str, PyTree], key: Key
+    ) -> tuple[Params, dict[str, PyTree], StepInfo]:
+        state, figures, totals = dict(state), {}, {}
+        for name in self.cycle:
+            player = self.players[name]
+            mine, view = problem.restrict(params, player.where, player.weights)
+            # the others have moved since this player's last turn: what it remembers of the slope is stale
+            mine, state[name], info = player.optimizer.step(
+                view, mine, player.optimizer.redraw(view, mine, state[name]), key
+            )
+            params = eqx.combine(mine, params)
+            totals[name] = info
+            if info.model_state is not None:  # the next player sees the statistics that this one has moved
+                problem = eqx.tree_at(lambda p: p.static, problem, eqx.combine(info.model_state, problem.static))
+            figures |= {f"{name}/total": info.total} | {f"{name}/{k}": v for k, v in info.figures.items()}
+        last = totals[self.cycle[-1]]
+        ended = jnp.max(jnp.stack([info.ended for info in totals.values()]))
+        return params, state, StepInfo(last.total, last.parts, True, last.model_state, ended, figures)
+
+    def eval_params(self, params: Params, state: dict[str, PyTree]) -> Params:
+        for name, player in self.players.items():
+            mine = eqx.filter(params, player.where(params))
+            params = eqx.combine(player.optimizer.eval_params(mine, state[name]), params)
+        return params

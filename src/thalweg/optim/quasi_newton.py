@@ -1,0 +1,237 @@
+"""L-BFGS with one evaluation a step: the line search's bracket is part of the state."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+from thalweg.errors import UserError
+from thalweg.objective.problem import Problem
+from thalweg.optim.optimizer import AbstractOptimizer, Ended, StepInfo, select, value_and_gradient
+from thalweg.types import Key, Params, Scalar
+
+SUFFICIENT, CURVATURE = 1e-4, 0.9
+"""Wolfe constants c₁ and c₂ of Nocedal and Wright (2006), section 3.1, for quasi-Newton directions."""
+
+
+class Search(eqx.Module):
+    """A line search under way along `direction` from the present params.
+
+    Attributes:
+        direction: (n,).
+        slope: directional derivative at the present params.
+        step: length to try next.
+        low: largest length known to be too short, with the cost and slope there.
+        high: smallest length known to be too long; inf while none is.
+        trials: evaluations spent in this search.
+    """
+
+    direction: jax.Array
+    slope: Scalar
+    step: Scalar
+    low: Scalar
+    low_value: Scalar
+    low_slope: Scalar
+    high: Scalar
+    trials: jax.Array
+
+
+class History(eqx.Module):
+    """The last m curvature pairs, in a ring.
+
+    Attributes:
+        s: differences of params, (m, n).
+        y: differences of gradients, (m, n).
+        count: pairs taken so far, int32.
+    """
+
+    s: jax.Array
+    y: jax.Array
+    count: jax.Array
+
+
+class LBFGSState(eqx.Module):
+    """Everything at the present params, the history, and the search."""
+
+    value: Scalar
+    gradient: jax.Array
+    parts: dict[str, Scalar]
+    history: History
+    search: Search
+    restarts: jax.Array
+    ended: jax.Array
+
+
+class LBFGS(AbstractOptimizer):
+    """Limited-memory BFGS (Liu and Nocedal, 1989), one evaluation a step.
+
+    Each step evaluates one trial point. If it meets the weak Wolfe conditions (or Hager and Zhang's approximate ones,
+    2005, where the decrease drowns in rounding), the params move there; if not, the bracket narrows (Lewis and Overton,
+    2013, with cubic interpolation) and the params stay. A search that finds nothing is begun once more along the
+    steepest descent with the history forgotten; then the optimizer has ended.
+
+    Args:
+        memory: curvature pairs kept.
+        trials: evaluations allowed to one search.
+
+    >>> optimizer = LBFGS(memory=10)
+    """
+
+    memory: int = eqx.field(static=True)
+    trials: int = eqx.field(static=True)
+
+    def __init__(self, *, memory: int = 10, trials: int = 20):
+        if memory < 1 or trials < 2:
+            raise UserError(f"L-BFGS needs memory ≥ 1 and trials ≥ 2, not {memory} and {trials}")
+        self.memory, self.trials = memory, trials
+
+    def init(self, problem: Problem, params: Params, key: Key) -> LBFGSState:
+        total, evaluation, gradient = value_and_gradient(problem, params)
+        g = ravel_pytree(gradient)[0]
+        pairs = jnp.zeros((self.memory, g.size), g.dtype)
+        history = History(pairs, pairs, jnp.zeros((), jnp.int32))
+        zero = jnp.zeros((), jnp.int32)
+        return LBFGSState(total, g, evaluation.parts, history, _steepest(total, g), zero, zero)
+
+    def redraw(self, problem: Problem, params: Params, state: LBFGSState) -> LBFGSState:
+        total, evaluation, gradient = value_and_gradient(problem, params)
+        g = ravel_pytree(gradient)[0]
+        search = _begin(total, g, state.history)
+        zero = jnp.zeros((), jnp.int32)
+        return LBFGSState(total, g, evaluation.parts, state.history, search, zero, zero)
+
+    def step(self, problem: Problem, params: Params, state: LBFGSState, key: Key) -> tuple[Params, LBFGSState, StepInfo]:
+        flat, unravel = ravel_pytree(params)
+        search = state.search
+        trial = flat + search.step * search.direction
+        value, evaluation, gradient = value_and_gradient(problem, unravel(trial))
+        g = ravel_pytree(gradient)[0]
+        slope = jnp.vdot(g, search.direction)
+
+        finite = jnp.isfinite(value) & jnp.isfinite(slope)
+        decreased = finite & (value <= state.value + SUFFICIENT * search.step * search.slope)
+        rounding = 10 * jnp.finfo(flat.dtype).eps * jnp.abs(state.value)
+        flat_enough = finite & (value <= state.value + rounding) & (slope <= (2 * SUFFICIENT - 1) * search.slope)
+        curved = slope >= CURVATURE * search.slope
+        going = state.ended == int(Ended.GOING)
+        accepted = going & curved & (decreased | flat_enough)
+
+        moved_history = _remember(state.history, search.step * search.direction, g - state.gradient)
+        arrived = LBFGSState(
+            value, g, evaluation.parts, moved_history, _begin(value, g, moved_history), jnp.zeros_like(state.restarts),
+            _ended_at(value, g, flat),
+        )
+        searching = self._narrow(state, value, slope, decreased, finite, trial)
+        after = select(accepted, arrived, select(going, searching, state))
+        info = StepInfo(
+            after.value, after.parts, accepted, evaluation.model_state, after.ended,
+            {"gradient_norm": jnp.linalg.norm(after.gradient), "step_length": search.step},
+        )
+        return unravel(jnp.where(accepted, trial, flat)), after, info
+
+    def _narrow(
+        self, state: LBFGSState, value: Scalar, slope: Scalar, decreased: Scalar, finite: Scalar, trial: jax.Array
+    ) -> LBFGSState:
+        """The state after a trial that was not accepted: too long if the cost did not decrease, else too short."""
+        search = state.search
+        too_long = ~decreased
+        cubic = _cubic_minimum(search.low, search.low_value, search.low_slope, search.step, value, slope)
+        low = jnp.where(too_long, search.low, search.step)
+        high = jnp.where(too_long, search.step, search.high)
+        bracketed = jnp.isfinite(high)
+        width = jnp.where(bracketed, high - low, jnp.zeros_like(low))
+        middle = low + width / 2
+        usable = finite & jnp.isfinite(cubic) & (cubic > low + 0.1 * width) & (cubic < high - 0.1 * width)
+        # after three trials bisect, so that the bracket's width is sure to fall
+        inside = jnp.where(usable & (search.trials < 3), cubic, middle)
+        further = jnp.clip(jnp.where(jnp.isfinite(cubic), cubic, 2 * low), 2 * low, 10 * low)
+        narrowed = Search(
+            search.direction,
+            search.slope,
+            jnp.where(bracketed, inside, further),
+            low,
+            jnp.where(too_long, search.low_value, value),
+            jnp.where(too_long, search.low_slope, slope),
+            high,
+            search.trials + 1,
+        )
+        spent = narrowed.trials >= self.trials
+        forgotten = eqx.tree_at(lambda h: h.count, state.history, jnp.zeros_like(state.history.count))
+        again = LBFGSState(
+            state.value, state.gradient, state.parts, forgotten, _steepest(state.value, state.gradient),
+            state.restarts + 1, state.ended,
+        )
+        # No decrease along the steepest descent either: rounding if the promised decrease was below it, else a failure.
+        promised = jnp.abs(search.slope * narrowed.step)
+        resolved = promised > 10 * jnp.finfo(trial.dtype).eps * jnp.abs(state.value)
+        ended = jnp.where(resolved, jnp.int32(Ended.FAILED), jnp.int32(Ended.CONVERGED))
+        final = eqx.tree_at(lambda s: s.ended, state, ended)
+        keep = eqx.tree_at(lambda s: s.search, state, narrowed)
+        return select(spent, select(state.restarts > 0, final, again), keep)
+
+
+def _ended_at(value: Scalar, g: jax.Array, flat: jax.Array) -> jax.Array:
+    """Converged when even a step as long as the params could not change the cost by a rounding unit."""
+    eps = jnp.finfo(g.dtype).eps
+    reach = jnp.linalg.norm(g) * (1 + jnp.linalg.norm(flat))
+    return jnp.where(reach <= eps * eps * (1 + jnp.abs(value)), jnp.int32(Ended.CONVERGED), jnp.int32(Ended.GOING))
+
+
+def _search(value: Scalar, g: jax.Array, direction: jax.Array, step: Scalar) -> Search:
+    slope, zero = jnp.vdot(g, direction), jnp.zeros((), g.dtype)
+    return Search(direction, slope, step, zero, value, slope, jnp.full((), jnp.inf, g.dtype), jnp.zeros((), jnp.int32))
+
+
+def _steepest(value: Scalar, g: jax.Array) -> Search:
+    """First search: along −g, a first length of at most one unit."""
+    norm = jnp.linalg.norm(g)
+    return _search(value, g, -g, 1 / jnp.maximum(norm, 1))
+
+
+def _begin(value: Scalar, g: jax.Array, history: History) -> Search:
+    """Search along the quasi-Newton direction; along −g while there is no pair or if it does not descend."""
+    direction = -_two_loop(g, history)
+    descends = (history.count > 0) & (jnp.vdot(g, direction) < 0)
+    return select(descends, _search(value, g, direction, jnp.ones((), g.dtype)), _steepest(value, g))
+
+
+def _remember(history: History, s: jax.Array, y: jax.Array) -> History:
+    """The history with one more pair, if its curvature is clearly positive."""
+    memory = history.s.shape[0]
+    positive = jnp.vdot(s, y) > jnp.finfo(s.dtype).eps * jnp.vdot(y, y)
+    at = history.count % memory
+    taken = History(history.s.at[at].set(s), history.y.at[at].set(y), history.count + 1)
+    return select(positive, taken, history)
+
+
+def _two_loop(g: jax.Array, history: History) -> jax.Array:
+    """Inverse-Hessian product, algorithm 7.4 of Nocedal and Wright (2006)."""
+    memory = history.s.shape[0]
+    kept = jnp.minimum(history.count, memory)
+    sy = jnp.einsum("mn,mn->m", history.s, history.y)
+    inverse = jnp.where(sy > 0, 1 / jnp.where(sy > 0, sy, jnp.ones_like(sy)), jnp.zeros_like(sy))
+
+    def back(i: jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        q, alphas = carry
+        at = (history.count - 1 - i) % memory
+        alpha = inverse[at] * jnp.vdot(history.s[at], q)
+        return q - alpha * history.y[at], alphas.at[at].set(alpha)
+
+    def forth(i: jax.Array, r: jax.Array, alphas: jax.Array) -> jax.Array:
+        at = (history.count - kept + i) % memory
+        beta = inverse[at] * jnp.vdot(history.y[at], r)
+        return r + (alphas[at] - beta) * history.s[at]
+
+    q, alphas = jax.lax.fori_loop(0, kept, back, (g, jnp.zeros(memory, g.dtype)))
+    last = (history.count - 1) % memory
+    yy = jnp.vdot(history.y[last], history.y[last])
+    scale = jnp.where(yy > 0, sy[last] / jnp.where(yy > 0, yy, jnp.ones_like(yy)), jnp.ones_like(yy))
+    return jax.lax.fori_loop(0, kept, lambda i, r: forth(i, r, alphas), scale * q)
+
+
+def _cubic_minimum(a: Scalar, fa: Scalar, da: Scalar, b: Scalar, fb: Scalar, db: Scalar) -> Scalar:
+    """Minimizer of the cubic through two values and slopes (Nocedal and Wright, 2006, equation 3.59); NaN if none."""
+    d1 = da + db - 3 * (fa - fb) / (a - b)
+    root = jnp.sqrt(jnp.maximum(d1 * d1 - da * db, 0) * jnp.sign(b - a) ** 2) * jnp.sign(b - a)
+    minimum = b - (b - a) * (db + root - d1) / (db - da + 2 * root)
+    return jnp.where(d1 * d1 >= da * db, minimum, jnp.full_like(a, jnp.nan))

@@ -1,0 +1,173 @@
+"""A program: a list of phases, each an optimizer, a number of steps, and a measured condition that may end it early."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from thalweg.errors import UserError
+from thalweg.objective import Problem, trainable
+from thalweg.optim import AbstractOptimizer
+from thalweg.types import Key, Params, PyTree, Scalar, Where
+
+
+class Monitor(eqx.Module):
+    """What a condition may look at, for one member.
+
+    Attributes:
+        step: steps done in this phase, int32.
+        total: objective, mean over the steps since the last look.
+        parts: mean cost by term at the last step.
+        validation: last validation score; inf before the first, or without validation.
+        validation_best: best score so far.
+        since_best: steps since the best score was seen.
+    """
+
+    step: Scalar
+    total: Scalar
+    parts: dict[str, Scalar]
+    validation: Scalar
+    validation_best: Scalar
+    since_best: Scalar
+
+
+class AbstractCondition(eqx.Module):
+    """When a phase is over, asked every `every` steps, for each member of a batch of runs on its own."""
+
+    every: eqx.AbstractVar[int]
+
+    def init(self) -> PyTree:
+        """The condition's moving state."""
+        return None
+
+    def check(
+        self, problem: Problem, params: Params, monitor: Monitor, state: PyTree, key: Key
+    ) -> tuple[PyTree, Scalar, dict[str, Scalar]]:
+        """(state, whether the condition is met, the figures it was decided by)."""
+        raise NotImplementedError
+
+
+class LossBelow(AbstractCondition):
+    """Met when the objective, averaged since the last look, is below a level.
+
+    Args:
+        level: in units of the objective.
+        every: steps between looks.
+    """
+
+    level: float
+    every: int = eqx.field(static=True, default=100)
+
+    def check(self, problem, params, monitor, state, key):
+        return state, monitor.total < self.level, {"total": monitor.total}
+
+
+class Plateau(AbstractCondition):
+    """Met when the objective has not improved by a relative amount for a number of looks.
+
+    Args:
+        patience: looks without improvement.
+        improvement: relative decrease that counts.
+        every: steps between looks.
+    """
+
+    patience: int = eqx.field(static=True, default=10)
+    improvement: float = 1e-3
+    every: int = eqx.field(static=True, default=100)
+
+    def init(self) -> PyTree:
+        return jnp.asarray(jnp.inf, jnp.float32), jnp.zeros((), jnp.int32)
+
+    def check(self, problem, params, monitor, state, key):
+        best, looks = state
+        total = monitor.total.astype(best.dtype)
+        better = total < best - self.improvement * jnp.where(jnp.isfinite(best), jnp.abs(best), 0)
+        looks = jnp.where(better, 0, looks + 1)
+        best = jnp.where(better, total, best)
+        return (best, looks), looks >= self.patience, {"total": total, "best": best, "looks": looks}
+
+
+class NoImprovement(AbstractCondition):
+    """Early stopping: met when the validation score has not improved for a number of steps.
+
+    Args:
+        steps: steps without a better validation score.
+        every: steps between looks.
+    """
+
+    steps: int = eqx.field(static=True)
+    every: int = eqx.field(static=True, default=100)
+
+    def check(self, problem, params, monitor, state, key):
+        figures = {"validation": monitor.validation, "best": monitor.validation_best, "since": monitor.since_best}
+        return state, monitor.since_best >= self.steps, figures
+
+
+class When(AbstractCondition):
+    """Met when a predicate of the monitor says so.
+
+    Args:
+        predicate: `Monitor` -> boolean scalar; compiled.
+        every: steps between looks.
+    """
+
+    predicate: Callable[[Monitor], Any] = eqx.field(static=True)
+    every: int = eqx.field(static=True, default=100)
+
+    def check(self, problem, params, monitor, state, key):
+        met = self.predicate(monitor)
+        if jnp.result_type(met) != jnp.bool_ or jnp.shape(met) != ():
+            raise UserError(
+                f"a predicate must return one boolean, not {jnp.result_type(met)} of shape {jnp.shape(met)}",
+                where="When(predicate)",
+            )
+        return state, jnp.asarray(met), {"total": monitor.total}
+
+
+class Phase(eqx.Module):
+    """A stretch of the walk under one optimizer.
+
+    Args:
+        optimizer: what steps.
+        steps: most steps of the phase, at least 1.
+        until: ends the phase for a member as soon as it is met.
+        redraw: steps that share a batch and dropout mask; 1 draws for each step, 0 once for the whole phase.
+        where: model -> filter of what is trained.
+        precision: dtype of the params in this phase; None keeps that of `fit`.
+
+    >>> from thalweg.optim import adam, LBFGS
+    >>> program = [Phase(adam(1e-3), 2_000, until=Plateau()), Phase(LBFGS(), 500, redraw=0)]
+    """
+
+    optimizer: AbstractOptimizer
+    steps: int = eqx.field(static=True)
+    until: AbstractCondition | None
+    redraw: int = eqx.field(static=True)
+    where: Where = eqx.field(static=True)
+    precision: Any = eqx.field(static=True)
+
+    def __init__(
+        self,
+        optimizer: AbstractOptimizer,
+        steps: int,
+        *,
+        until: AbstractCondition | None = None,
+        redraw: int = 1,
+        where: Where = trainable,
+        precision: Any = None,
+    ):
+        if not isinstance(optimizer, AbstractOptimizer):
+            raise UserError(
+                f"a phase needs an optimizer, not {type(optimizer).__name__}",
+                remedy="Wrap an Optax transform: FirstOrder(optax.…).",
+            )
+        if not (isinstance(steps, int) and steps >= 1):
+            raise UserError(f"a phase needs at least one step, not {steps!r}")
+        if redraw < 0:
+            raise UserError(f"redraw must not be negative, but is {redraw}", remedy="0 keeps one batch for the phase.")
+        if until is not None and until.every < 1:
+            raise UserError(f"a condition must be looked at every 1 or more steps, not {until.every}")
+        self.optimizer, self.steps, self.until, self.redraw = optimizer, steps, until, int(redraw)
+        self.where, self.precision = where, None if precision is None else jax.numpy.dtype(precision)

@@ -1,0 +1,26 @@
+"""Names for the kinds of value that cross between rooms, and the two markers a model may carry."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+from jaxtyping import Array, PRNGKeyArray, Shaped
+
+PyTree = Any
+"""Any nesting of containers and modules whose leaves are arrays or static values."""
+
+Params = PyTree
+"""The trainable part of a model: the model itself with every other leaf replaced by None."""
+
+Key = PRNGKeyArray
+Scalar = Shaped[Array, ""]
+Model = Callable[..., PyTree]
+Where = Callable[[PyTree], PyTree]
+"""Model -> pytree of booleans of the same structure (a filter): what a phase trains."""
+
+
+class Untrained(eqx.Module):
+    """Base of modules whose arrays training never touches: normalization constants, running statistics.
+
+    `trainable` leaves out every leaf below such a node, so no optimizer sees it or keeps memory for it.
+    """
