@@ -13,6 +13,10 @@ assert "jax" not in sys.modules, "JAX was imported before tests/conftest.py coul
 os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
 # Four simulated devices on one processor, for the tests of sharding (`jax.devices("cpu")`); the others use the first.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4".strip()
+# Compiled programs are kept between tests, their subprocesses and runs: measured 12 s -> 5 s for eight small trainings,
+# the same bits. Here rather than in the user's own cache; `make clean` empties it.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(__file__).resolve().parent.parent / ".pytest_cache" / "jax")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 # Figures are drawn to files, also where a screen is present.
 os.environ["MPLBACKEND"] = "Agg"
 
@@ -50,7 +54,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     day = config.getoption("slow_sample")
     if ran or day is not None:
         terminalreporter.section("slow tests that ran" + ("" if day is None else f" (day {day})"))
-        terminalreporter.write_lines(ran or ["none: no slow test falls on this day"])
+        for line in ran or ["none falls on this day"]:
+            terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")
