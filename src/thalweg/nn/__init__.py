@@ -1,0 +1,35 @@
+"""Layers and models for one example, their initial weights, and saving them."""
+
+from thalweg.nn.activations import ACTIVATIONS as ACTIVATIONS
+from thalweg.nn.activations import Activation as Activation
+from thalweg.nn.activations import LeakyReLU as LeakyReLU
+from thalweg.nn.conv import Conv2d as Conv2d
+from thalweg.nn.conv import GlobalMeanPool2d as GlobalMeanPool2d
+from thalweg.nn.conv import MeanPool2d as MeanPool2d
+from thalweg.nn.dropout import Dropout as Dropout
+from thalweg.nn.initializers import Initializer as Initializer
+from thalweg.nn.initializers import for_activation as for_activation
+from thalweg.nn.initializers import gain as gain
+from thalweg.nn.initializers import glorot_normal as glorot_normal
+from thalweg.nn.initializers import glorot_uniform as glorot_uniform
+from thalweg.nn.initializers import he_normal as he_normal
+from thalweg.nn.initializers import he_uniform as he_uniform
+from thalweg.nn.initializers import lecun_normal as lecun_normal
+from thalweg.nn.initializers import lecun_uniform as lecun_uniform
+from thalweg.nn.initializers import orthogonal as orthogonal
+from thalweg.nn.initializers import scaled as scaled
+from thalweg.nn.linear import Linear as Linear
+from thalweg.nn.mlp import MLP as MLP
+from thalweg.nn.normalization import BatchNorm as BatchNorm
+from thalweg.nn.normalization import LayerNorm as LayerNorm
+from thalweg.nn.normalization import Standardize as Standardize
+from thalweg.nn.save import load_model as load_model
+from thalweg.nn.save import save_model as save_model
+from thalweg.nn.sequential import Residual as Residual
+from thalweg.nn.sequential import Sequential as Sequential
+from thalweg.nn.spec import LAYERS as LAYERS
+from thalweg.nn.spec import from_spec as from_spec
+from thalweg.nn.spec import spec as spec
+from thalweg.nn.statistics import RunningStatistics as RunningStatistics
+from thalweg.nn.statistics import has_running_statistics as has_running_statistics
+from thalweg.nn.statistics import training_call as training_call

@@ -1,0 +1,146 @@
+"""Convolution and pooling of one image, channels last: (height, width, channels)."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from thalweg.errors import UserError
+from thalweg.nn.initializers import Initializer, lecun_normal
+from thalweg.types import Key
+
+Pair = int | tuple[int, int]
+
+
+class Conv2d(eqx.Module):
+    """Cross-correlation with a learned kernel, plus a bias.
+
+    Args:
+        in_channels, out_channels: at least 1.
+        kernel_size: height and width of the kernel in pixels, or one number for both.
+        key: for the initial kernel; the initial bias is zero.
+        stride: in pixels.
+        padding: zeros added on either side, in pixels; (kernel_size - 1)/2 keeps the size of the image at stride 1.
+        init: of the kernel, which has the shape (height, width, in_channels, out_channels).
+        bias: whether to add one.
+        dtype: of the parameters; inputs must have it too.
+    Raises:
+        UserError: an argument out of range; at the call, an image with other channels or smaller than the kernel.
+
+    >>> layer = Conv2d(3, 8, kernel_size=3, padding=1, key=jax.random.key(0))
+    >>> layer(jnp.ones((6, 5, 3))).shape
+    (6, 5, 8)
+    """
+
+    weight: jax.Array
+    bias: jax.Array | None
+    in_channels: int = eqx.field(static=True)
+    out_channels: int = eqx.field(static=True)
+    kernel_size: tuple[int, int] = eqx.field(static=True)
+    stride: tuple[int, int] = eqx.field(static=True)
+    padding: tuple[int, int] = eqx.field(static=True)
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        kernel_size: Pair,
+        key: Key,
+        stride: Pair = 1,
+        padding: Pair = 0,
+        init: Initializer = lecun_normal,
+        bias: bool = True,
+        dtype: DTypeLike = jnp.float32,
+    ):
+        self.kernel_size, self.stride, self.padding = _pair(kernel_size), _pair(stride), _pair(padding)
+        if min(in_channels, out_channels, *self.kernel_size, *self.stride) < 1 or min(self.padding) < 0:
+            raise UserError(
+                f"a convolution from {in_channels} to {out_channels} channels with kernel {self.kernel_size}, "
+                f"stride {self.stride}, padding {self.padding}",
+                remedy="All must be at least 1, the padding at least 0.",
+            )
+        self.weight = init(key, (*self.kernel_size, in_channels, out_channels), dtype)
+        self.bias = jnp.zeros(out_channels, dtype) if bias else None
+        self.in_channels, self.out_channels = int(in_channels), int(out_channels)
+
+    def __call__(self, x: jax.Array, *, key: Key | None = None) -> jax.Array:
+        """(h, w, in_channels) to (h', w', out_channels) with h' = (h + 2·padding - kernel)//stride + 1, w' likewise."""
+        _check_image(self, x)
+        too_small = any(h + 2 * p < k for h, p, k in zip(x.shape, self.padding, self.kernel_size, strict=False))
+        if x.shape[-1] != self.in_channels or too_small:
+            raise UserError(
+                f"image of shape {x.shape} for a convolution of {self.in_channels} channels, kernel {self.kernel_size}",
+                where="Conv2d",
+                remedy="The channels come last, and the padded image must be as large as the kernel.",
+            )
+        y = jax.lax.conv_general_dilated(
+            x[None],
+            self.weight,
+            window_strides=self.stride,
+            padding=[(p, p) for p in self.padding],
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )[0]
+        return y if self.bias is None else y + self.bias
+
+
+class MeanPool2d(eqx.Module):
+    """Means over windows that do not overlap.
+
+    Args:
+        size: height and width of a window in pixels, or one number for both.
+    Raises:
+        UserError: a size below 1; at the call, an image that the windows do not fill.
+
+    >>> MeanPool2d(2)(jnp.arange(8.0).reshape(2, 4, 1))[..., 0]
+    Array([[2.5, 4.5]], dtype=float32)
+    """
+
+    size: tuple[int, int] = eqx.field(static=True)
+
+    def __init__(self, size: Pair):
+        self.size = _pair(size)
+        if min(self.size) < 1:
+            raise UserError(f"pooling windows of size {self.size}", remedy="Both must be at least 1.")
+
+    def __call__(self, x: jax.Array, *, key: Key | None = None) -> jax.Array:
+        """(height, width, channels) to (height/size, width/size, channels)."""
+        _check_image(self, x)
+        (height, width, channels), (rows, columns) = x.shape, self.size
+        if height % rows or width % columns:
+            raise UserError(
+                f"windows of size {self.size} do not fill an image of shape {x.shape}",
+                where="MeanPool2d",
+                remedy="Choose a size that divides the image, or pad it.",
+            )
+        return x.reshape(height // rows, rows, width // columns, columns, channels).mean(axis=(1, 3))
+
+
+class GlobalMeanPool2d(eqx.Module):
+    """The mean over the whole image, a value for each channel.
+
+    Raises:
+        UserError: at the call, an input that is no image.
+
+    >>> GlobalMeanPool2d()(jnp.ones((4, 4, 3)))
+    Array([1., 1., 1.], dtype=float32)
+    """
+
+    def __call__(self, x: jax.Array, *, key: Key | None = None) -> jax.Array:
+        """(height, width, channels) to (channels,)."""
+        _check_image(self, x)
+        return x.mean(axis=(0, 1))
+
+
+def _pair(value: Pair) -> tuple[int, int]:
+    first, second = value if isinstance(value, tuple) else (value, value)
+    return int(first), int(second)
+
+
+def _check_image(layer: eqx.Module, x: jax.Array) -> None:
+    if x.ndim != 3:
+        raise UserError(
+            f"input of shape {x.shape} for a layer of one image",
+            where=type(layer).__name__,
+            remedy="An image has the shape (height, width, channels). Map over a batch: jax.vmap(model)(x).",
+        )
