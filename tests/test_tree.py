@@ -37,8 +37,21 @@ def every_kind() -> dict[str, Any]:
         "weak_vector": jnp.full((3,), -0.0),
     }
     with jax.enable_x64(True):
-        tree |= {"double": jnp.asarray([1 / 3, 5e-324]), "long": jnp.asarray(2**53 + 1), "weak_double": jnp.asarray(0.1)}
+        tree |= {
+            "double": jnp.asarray([1 / 3, 5e-324]),
+            "long": jnp.asarray(2**53 + 1),
+            "weak_double": jnp.asarray(0.1),
+        }
     return tree
+
+
+def blank(leaf: Any) -> Any:
+    """A leaf of the same kind with other bits."""
+    with jax.enable_x64(True):
+        if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            data = jnp.full_like(jax.random.key_data(leaf), 9)
+            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+        return jnp.ones_like(leaf) if isinstance(leaf, jax.Array) else leaf + 1
 
 
 def test_names_are_paths() -> None:
@@ -115,8 +128,7 @@ def test_same_seed_same_hash_other_seed_other_hash() -> None:
 
 def test_rebuild_is_exact_for_every_kind() -> None:
     tree = every_kind()
-    zeros = jax.tree.map(lambda leaf: leaf if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf * 0, tree)
-    again = rebuild(zeros, named_leaves(tree))
+    again = rebuild(jax.tree.map(blank, tree), named_leaves(tree))
     assert tree_hash(again) == tree_hash(tree)
     for old, new in zip(jax.tree.leaves(tree), jax.tree.leaves(again), strict=True):
         assert type(new) is type(old)
@@ -150,7 +162,9 @@ def test_rebuild_takes_shapes_alone() -> None:
 
 def test_rebuilt_arrays_share_no_memory_and_can_be_donated() -> None:
     source = np.arange(1000, dtype=np.float32)
-    again = rebuild({"w": jnp.zeros(1000), "host": np.zeros(1000, np.float32)}, NamedLeaves({"w": source, "host": source}))
+    again = rebuild(
+        {"w": jnp.zeros(1000), "host": np.zeros(1000, np.float32)}, NamedLeaves({"w": source, "host": source})
+    )
     expected = source + 1
     source[:] = -1
     assert np.array_equal(again["host"] + 1, expected)
