@@ -202,8 +202,14 @@ def learn_schema(
             mine = "target" if name == target else "categorical"
             raise UserError(f"column '{name}' cannot be both {mine} and {other}", where=source)
     rows = np.asarray(rows)
+    if rows.ndim != 1 or rows.dtype.kind not in "iu":
+        raise UserError(f"the training rows are no positions but {rows.dtype}", remedy="Give whole numbers, shape (m,)")
     if len(rows) < 2:
-        raise UserError(f"{len(rows)} training rows", where=source, remedy="At least 2 training rows are needed")
+        raise UserError(
+            f"{len(rows)} training {'row' if len(rows) == 1 else 'rows'}",
+            where=source,
+            remedy="At least 2 training rows are needed",
+        )
     train = frame.iloc[rows]
     goal, notes = _target(frame, target, rows, choice.task, source)
     features, dropped = [], []

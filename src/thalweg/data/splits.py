@@ -53,9 +53,9 @@ def random_split(n: int, seed: int, fractions: Fractions = FRACTIONS, stratify: 
     _check(n, fractions)
     shuffled = np.random.default_rng(seed).permutation(n)
     if stratify is not None:
+        if len(stratify) != n:
+            raise UserError(f"stratify has {len(stratify)} labels for {n} rows", remedy="Give one label a row")
         labels = np.unique(np.asarray(stratify)[shuffled], return_inverse=True)[1].ravel()
-        if len(labels) != n:
-            raise UserError(f"stratify has {len(labels)} labels for {n} rows", remedy="Give one label a row")
         by_label = np.argsort(labels, kind="stable")  # the rows of each label together, still in random order
         sizes = np.bincount(labels)
         starts = np.cumsum(sizes) - sizes
