@@ -203,7 +203,11 @@ def learn_schema(
             raise UserError(f"column '{name}' cannot be both {mine} and {other}", where=source)
     rows = np.asarray(rows)
     if rows.ndim != 1 or rows.dtype.kind not in "iu":
-        raise UserError(f"the training rows are no positions but {rows.dtype}", remedy="Give whole numbers, shape (m,)")
+        raise UserError(
+            f"the training rows are no positions but {rows.dtype}, shape {rows.shape}",
+            where=source,
+            remedy="Give whole numbers, shape (m,)",
+        )
     if len(rows) < 2:
         raise UserError(
             f"{len(rows)} training {'row' if len(rows) == 1 else 'rows'}",

@@ -267,7 +267,7 @@ def _series(name: str, values: pa.ChunkedArray, source: str) -> pd.Series:
         zoned = isinstance(dates.dtype, pd.DatetimeTZDtype)
         return dates.dt.tz_convert("UTC").dt.tz_localize(None) if zoned else dates
     if pa.types.is_boolean(kind):
-        return cast(pd.Series, values.to_pandas()).map({True: "True", False: "False"}).astype("str")
+        return cast(pd.Series, values.to_pandas()).map({True: "True", False: "False"})
     if pa.types.is_time(kind):
         values = values.cast(pa.string())
     elif not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
