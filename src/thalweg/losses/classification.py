@@ -28,9 +28,10 @@ class CrossEntropy(AbstractLoss):
                 where="CrossEntropy",
                 remedy="Number the classes from 0.",
             )
-        check_shapes(self, output, (*target.shape, *output.shape[-1:]), target)
+        classes = output.shape[-1] if output.ndim else 0
+        check_shapes(self, output, (*target.shape, classes), target)
         # A comparison where an index would do: its gradient is no scatter, which is slow.
-        chosen = jnp.arange(output.shape[-1], dtype=jnp.int32) == target.astype(jnp.int32)[..., None]
+        chosen = jnp.arange(classes, dtype=jnp.int32) == target.astype(jnp.int32)[..., None]
         logit = jnp.sum(jnp.where(chosen, output, 0), axis=-1)
         logit = jnp.where(jnp.any(chosen, axis=-1), logit, jnp.nan)
         return jnp.sum(jax.nn.logsumexp(output, axis=-1) - logit)

@@ -1,6 +1,6 @@
 """Layers that centre and scale: by the batch, by the example, by constants."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 
 import equinox as eqx
 import jax
@@ -136,7 +136,9 @@ class Standardize(Untrained):
     mean: jax.Array
     scale: jax.Array
 
-    def __init__(self, mean: ArrayLike, scale: ArrayLike, *, dtype: DTypeLike = jnp.float32):
+    def __init__(
+        self, mean: ArrayLike | Sequence[float], scale: ArrayLike | Sequence[float], *, dtype: DTypeLike = jnp.float32
+    ):
         if np.shape(mean) != np.shape(scale):
             raise UserError(
                 f"a mean of shape {np.shape(mean)} with a scale of shape {np.shape(scale)}", where="Standardize"
@@ -169,7 +171,9 @@ def _check_features(layer: eqx.Module, x: jax.Array, size: int) -> None:
         )
 
 
-def _refuse(name: str, values: ArrayLike, is_bad: Callable[[np.ndarray], np.ndarray], fault: str) -> None:
+def _refuse(
+    name: str, values: ArrayLike | Sequence[float], is_bad: Callable[[np.ndarray], np.ndarray], fault: str
+) -> None:
     if isinstance(values, Tracer):
         return  # inside a transformation values cannot be looked at
     values = np.asarray(values, np.float64)

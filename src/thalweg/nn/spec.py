@@ -157,7 +157,8 @@ def _decode(data: Any, where: str, classes: Mapping[str, type[eqx.Module]]) -> A
             return [_decode(item, f"{where}[{i}]", classes) for i, item in enumerate(items)]
         case {"dict": dict(items), **others} if not others:
             return {key: _decode(item, f"{where}[{key!r}]", classes) for key, item in items.items()}
-    raise UserError(f"a model's description holds {str(data)[:80]!r} in place of a module or array", where=where)
+    what = f"keys {sorted(map(str, data))}" if isinstance(data, Mapping) else repr(data)[:80]
+    raise UserError(f"a model's description holds {what} in place of a module or array", where=where)
 
 
 def _decode_static(data: Any, where: str) -> Any:

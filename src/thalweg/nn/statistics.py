@@ -75,7 +75,8 @@ def training_call(model: AnyModel, x: PyTree, *, key: Key | None, axis_name: Has
         model: a model for one example.
         x: the example.
         key: for dropout; None switches dropout off.
-        axis_name: the mapped axis, or a tuple of them.
+        axis_name: the mapped axis, or a tuple of them: under `jax.shard_map` both the mapped and the sharded one. (JAX
+            0.10 can reduce over a mapped axis inside `shard_map` only with `check_vma=False`.)
     Raises:
         UserError: the model has running statistics below a class without a `training_call`, where they would be
             neither used nor updated.
