@@ -13,8 +13,8 @@ class ThalwegError(Exception):
         where: the file, row, column, term or shape it was found in.
         remedy: what the user can do about it, one sentence.
 
-    >>> print(UserError("target column 'prise' is not in the table", where="houses.csv", remedy="Did you mean 'price'?"))
-    target column 'prise' is not in the table (houses.csv). Did you mean 'price'?
+    >>> print(UserError("there is no column 'prise'", where="houses.csv", remedy="Did you mean 'price'?"))
+    there is no column 'prise' (houses.csv). Did you mean 'price'?
     """
 
     exit_status = 1

@@ -100,7 +100,9 @@ class AbstractConstraint(AbstractTerm):
 
     def _state(self) -> MultiplierState:
         if self.state is None:
-            raise UserError("a constraint is evaluated only inside an objective", remedy="Use Objective(name=Equal(…)).")
+            raise UserError(
+                "a constraint is evaluated only inside an objective", remedy="Use Objective(name=Equal(…))."
+            )
         return self.state
 
 

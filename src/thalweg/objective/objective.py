@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from thalweg.errors import UserError
 from thalweg.objective.problem import Batch, Problem
+from thalweg.objective.sources import Examples
 from thalweg.objective.term import AbstractTerm, Slope
 from thalweg.types import Key, Params, PyTree
 
@@ -66,6 +67,36 @@ class Objective(eqx.Module):
         """Names of the terms whose batches come from the host."""
         return [name for name, term in self.terms.items() if term.source.on_host]
 
+    def uses_key(self, model: PyTree, state: ObjectiveState) -> bool:
+        """Whether any term draws random numbers at `model`, so that the same batch costs differently another time.
+
+        Asked by handing over a key that is none: whoever touches it is stopped. Conservative: a term that fails for
+        another reason counts as using it (and fails again, visibly, in the first step).
+        """
+        batch = self.draw(state, jnp.zeros((), jnp.int32), self.stream(state, 0))
+
+        def cost(term: AbstractTerm, examples: Examples) -> Any:
+            if term.is_coupled(model):
+                return term.batch_loss(model, examples, _NoKey())[0]  # pyright: ignore[reportArgumentType]
+            one = jax.tree.map(lambda leaf: leaf[0], examples.values)
+            return term.example_cost(model, one, _NoKey())  # pyright: ignore[reportArgumentType]
+
+        for name, term in self.terms.items():
+            try:
+                jax.eval_shape(lambda term=term, name=name: cost(term.bind(state.terms[name]), batch[name]))
+            except Exception:
+                return True
+        return False
+
+    def spread(self, model: PyTree) -> dict[str, float]:
+        """By data term: standard deviation of the model's outputs over examples, relative to that of the targets."""
+        found = {}
+        for name, term in self.terms.items():
+            measured = term.spread(model)
+            if measured is not None:
+                found[name] = measured
+        return found
+
     def init(self, key: Key) -> ObjectiveState:
         """The state before the first step."""
         sources, states, weights = {}, {}, {}
@@ -121,3 +152,7 @@ class Objective(eqx.Module):
 
 def _float_dtype(value: Any) -> Any:
     return value.dtype if isinstance(value, jax.Array) else jax.dtypes.canonicalize_dtype(float)
+
+
+class _NoKey:
+    """Stands where a random key would; any use of it raises."""

@@ -104,7 +104,9 @@ def split(model: PyTree, where: Where = trainable) -> Parts:
     if not leaves:
         raise UserError("nothing is left to train", where="Phase(where=…)", remedy="Select at least one array.")
     if bad := [leaf for leaf in leaves if not eqx.is_inexact_array(leaf)]:
-        raise UserError(f"only floating-point arrays can be trained, not {type(bad[0]).__name__}", where="Phase(where=…)")
+        raise UserError(
+            f"only floating-point arrays can be trained, not {type(bad[0]).__name__}", where="Phase(where=…)"
+        )
     model_state = running_statistics(rest)
     rest = eqx.filter(rest, jax.tree.map(lambda leaf: leaf is None, model_state, is_leaf=lambda leaf: leaf is None))
     frozen_arrays, static = eqx.partition(rest, eqx.is_array)

@@ -1,6 +1,6 @@
 """The slice of landscape that an optimizer sees: batch, dropout key and weights frozen; a function of params only."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
@@ -75,7 +75,9 @@ class Problem(eqx.Module):
         for name, term in self.terms().items():
             cost, after = term.mean_cost(model, self.batch[name], keys[name])
             if jnp.shape(cost) != ():
-                raise UserError(f"the cost of a term must be a scalar, not of shape {jnp.shape(cost)}", where=f"term '{name}'")
+                raise UserError(
+                    f"the cost of a term must be a scalar, not of shape {jnp.shape(cost)}", where=f"term '{name}'"
+                )
             if after is not None:  # later terms see the statistics that earlier ones have moved
                 model_state = jax.lax.stop_gradient(after)
                 model = eqx.combine(model_state, model)
@@ -134,7 +136,9 @@ class Problem(eqx.Module):
 
         return {name: jax.grad(part(name))(params) for name in self.objective.terms}
 
-    def restrict(self, params: Params, where: Where, weights: dict[str, Any] | None = None) -> tuple[Params, "Problem"]:
+    def restrict(
+        self, params: Params, where: Where, weights: Mapping[str, Any] | None = None
+    ) -> tuple[Params, "Problem"]:
         """The same slice seen by a player who moves only part of the params, with weights of its own.
 
         Args:
@@ -144,8 +148,12 @@ class Problem(eqx.Module):
         Returns:
             the player's params, and the Problem in which the others stay as they are.
         """
-        marks = jax.tree.map(lambda leaf, mark: bool(mark) and leaf is not None, params, where(self.model(params)),
-                             is_leaf=lambda leaf: leaf is None)
+        marks = jax.tree.map(
+            lambda leaf, mark: bool(mark) and leaf is not None,
+            params,
+            where(self.model(params)),
+            is_leaf=lambda leaf: leaf is None,
+        )
         mine, others = eqx.partition(params, marks)
         moved = dict(self.state.weights)
         for name, factor in (weights or {}).items():
@@ -162,7 +170,7 @@ class Problem(eqx.Module):
                 raise UserError(
                     "the term has a loss but no residual, so there is no Jacobian to work with",
                     where=f"term '{name}'",
-                    remedy="Give it a `residual` (squared error has one), or use a first-order or quasi-Newton optimizer.",
+                    remedy="Give it a `residual` (squared error has one), or use another optimizer.",
                 )
         return terms
 

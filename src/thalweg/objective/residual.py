@@ -28,7 +28,9 @@ class Residual(AbstractTerm):
     source: AbstractSource
     weight: float | jax.Array
 
-    def __init__(self, equation: Callable[[PyTree, PyTree], jax.Array], points: PyTree, weight: float | jax.Array = 1.0):
+    def __init__(
+        self, equation: Callable[[PyTree, PyTree], jax.Array], points: PyTree, weight: float | jax.Array = 1.0
+    ):
         self.equation = equation
         self.source = points if isinstance(points, AbstractSource) else Rows(points)
         self.weight = weight

@@ -3,17 +3,20 @@
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 
 from thalweg.errors import UserError
-from thalweg.nn import has_running_statistics, running_statistics, training_call
+from thalweg.nn import has_running_statistics, training_call
+from thalweg.objective.partition import running_statistics
 from thalweg.objective.sources import AbstractSource, Examples, Rows
 from thalweg.objective.term import AbstractTerm, map_examples, weighted_mean
 from thalweg.types import Key, PyTree, Scalar
 
 AXIS = "batch"
+
+SPREAD_EXAMPLES = 256
+"""Examples enough to see whether a model answers them all alike."""
 
 
 class Supervised(AbstractTerm):
@@ -71,11 +74,12 @@ class Supervised(AbstractTerm):
         return self.loss_function(output, example[1])
 
     def residual(self, model: PyTree, example: PyTree, key: Key | None) -> jax.Array:
-        return self.loss_function.residual(self.output(model, example, key), example[1])  # pyright: ignore
+        residual: Callable[[PyTree, PyTree], jax.Array] = self.loss_function.residual  # pyright: ignore[reportFunctionMemberAccess]
+        return residual(self.output(model, example, key), example[1])
 
     def batch_loss(self, model: PyTree, examples: Examples, key: Key | None) -> tuple[Scalar, PyTree]:
         if key is None:
-            costs = map_examples(lambda example, k: self.example_cost(model, example, k), examples, key)
+            costs = map_examples(lambda example, k: self.example_cost(model, example, k), examples, None)
             return weighted_mean(costs, examples.weights), None
 
         def one(example: PyTree, k: Key) -> tuple[PyTree, PyTree]:
@@ -85,6 +89,16 @@ class Supervised(AbstractTerm):
         keys = jax.random.split(key, examples.size)
         costs, state = jax.vmap(one, axis_name=AXIS, out_axes=(0, None))(examples.values, keys)
         return weighted_mean(costs, examples.weights), state
+
+    def spread(self, model: PyTree) -> float | None:
+        state = self.source.init(jax.random.key(0))
+        examples = self.source.stream(state, 0) if self.source.on_host else self.source.draw(state, jnp.int32(0))
+        x, y = jax.tree.map(lambda leaf: jnp.asarray(leaf[:SPREAD_EXAMPLES]), examples.values)
+        outputs = jax.tree.leaves(jax.vmap(lambda one: model(one, key=None))(x))
+        if examples.size < 2 or not any(bool(jnp.any(leaf != leaf[:1])) for leaf in jax.tree.leaves(y)):
+            return None
+        relative = [jnp.max(jnp.std(leaf, axis=0)) / jnp.maximum(jnp.max(jnp.abs(leaf)), 1e-30) for leaf in outputs]
+        return float(max(relative))
 
 
 def _rows(values: PyTree) -> list[int]:

@@ -71,6 +71,10 @@ class AbstractTerm(eqx.Module):
         """The moving state after a look at how far the walk has converged; and figures for the record."""
         return state, {}
 
+    def spread(self, model: PyTree) -> float | None:
+        """How far the model's outputs differ over examples, relative to their size; None where that means nothing."""
+        return None
+
     # What the engine asks; a subclass rarely changes these.
 
     def example_cost(self, model: PyTree, example: PyTree, key: Key | None) -> Scalar:

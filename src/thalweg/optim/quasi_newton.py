@@ -100,7 +100,9 @@ class LBFGS(AbstractOptimizer):
         zero = jnp.zeros((), jnp.int32)
         return LBFGSState(total, g, evaluation.parts, state.history, search, zero, zero)
 
-    def step(self, problem: Problem, params: Params, state: LBFGSState, key: Key) -> tuple[Params, LBFGSState, StepInfo]:
+    def step(
+        self, problem: Problem, params: Params, state: LBFGSState, key: Key
+    ) -> tuple[Params, LBFGSState, StepInfo]:
         flat, unravel = ravel_pytree(params)
         search = state.search
         trial = flat + search.step * search.direction
@@ -118,13 +120,22 @@ class LBFGS(AbstractOptimizer):
 
         moved_history = _remember(state.history, search.step * search.direction, g - state.gradient)
         arrived = LBFGSState(
-            value, g, evaluation.parts, moved_history, _begin(value, g, moved_history), jnp.zeros_like(state.restarts),
+            value,
+            g,
+            evaluation.parts,
+            moved_history,
+            _begin(value, g, moved_history),
+            jnp.zeros_like(state.restarts),
             _ended_at(value, g, flat),
         )
         searching = self._narrow(state, value, slope, decreased, finite, trial)
         after = select(accepted, arrived, select(going, searching, state))
         info = StepInfo(
-            after.value, after.parts, accepted, evaluation.model_state, after.ended,
+            after.value,
+            after.parts,
+            accepted,
+            evaluation.model_state,
+            after.ended,
             {"gradient_norm": jnp.linalg.norm(after.gradient), "step_length": search.step},
         )
         return unravel(jnp.where(accepted, trial, flat)), after, info
@@ -158,8 +169,13 @@ class LBFGS(AbstractOptimizer):
         spent = narrowed.trials >= self.trials
         forgotten = eqx.tree_at(lambda h: h.count, state.history, jnp.zeros_like(state.history.count))
         again = LBFGSState(
-            state.value, state.gradient, state.parts, forgotten, _steepest(state.value, state.gradient),
-            state.restarts + 1, state.ended,
+            state.value,
+            state.gradient,
+            state.parts,
+            forgotten,
+            _steepest(state.value, state.gradient),
+            state.restarts + 1,
+            state.ended,
         )
         # No decrease along the steepest descent either: rounding if the promised decrease was below it, else a failure.
         promised = jnp.abs(search.slope * narrowed.step)

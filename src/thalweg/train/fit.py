@@ -1,0 +1,249 @@
+"""`fit` and `fit_many`: one landscape, one program, one or many members, and what became of them."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+
+from thalweg.errors import RunError, ThalwegError, UserError
+from thalweg.objective import Objective
+from thalweg.train.callbacks import Callback
+from thalweg.train.course import walk_program
+from thalweg.train.interrupts import Interrupts
+from thalweg.train.journal import Journal, checked_name
+from thalweg.train.members import Layout, Mode, automatic_layout
+from thalweg.train.phases import Choices
+from thalweg.train.program import Phase
+from thalweg.train.record import RunDirectory
+from thalweg.train.verdict import Status, Verdict
+from thalweg.types import PyTree
+
+
+class FitFailed(RunError):
+    """A run whose verdict is a failure; the exception carries what there is.
+
+    Attributes:
+        fit: the `Fit` or `FitMany`, with the best or last usable weights.
+    """
+
+    fit: "Fit | FitMany"
+
+
+class FitInterrupted(ThalwegError):
+    """A signal arrived; a run with a folder was saved and can be resumed. Exit status 130.
+
+    Attributes:
+        fit: the `Fit` or `FitMany` as far as it came.
+    """
+
+    exit_status = 130
+    fit: "Fit | FitMany"
+
+
+@dataclass(frozen=True)
+class FitMany:
+    """What became of the members of `fit_many`.
+
+    Attributes:
+        models: the trained models, best weights where there was a validation objective.
+        verdicts: one each.
+        rows: logged steps; figures are lists by member.
+        decisions: what the loop decided and why.
+        conduct: by phase: mode with the reason, layout, precision, seconds of the first stretch (it compiles).
+    """
+
+    models: list[PyTree]
+    verdicts: list[Verdict]
+    rows: list[dict[str, Any]]
+    decisions: list[dict[str, Any]]
+    conduct: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What became of a run.
+
+    Attributes:
+        model: the trained model, best weights where there was a validation objective.
+        verdict: how it ended.
+        rows: logged steps; figures are numbers.
+        decisions, conduct: as `FitMany`.
+    """
+
+    model: PyTree
+    verdict: Verdict
+    rows: list[dict[str, Any]]
+    decisions: list[dict[str, Any]]
+    conduct: list[dict[str, Any]] = field(default_factory=list)
+
+
+def fit(
+    model: PyTree,
+    objective: Objective,
+    program: Sequence[Phase] | Phase,
+    *,
+    seed: int = 0,
+    validation: Objective | None = None,
+    validate_every: int | None = None,
+    precision: Any = None,
+    mode: Mode | None = None,
+    devices: Sequence[Any] | None = None,
+    run: RunDirectory | None = None,
+    name: str = "fit",
+    log_every: int | None = None,
+    checkpoint_seconds: float = 30.0,
+    callbacks: Sequence[Callback] = (),
+    raise_failures: bool = True,
+) -> Fit:
+    """Walk a program over a landscape.
+
+    Args:
+        model: any pytree; what each phase's `where` selects is trained.
+        objective: the landscape.
+        program: a phase or several.
+        seed: everything random in the run follows from it.
+        validation: scored in inference mode every `validate_every` steps; the model of the lowest score is returned.
+        validate_every: steps; by default as often as rows are logged.
+        precision: dtype of params and data; None keeps the model's own. 64-bit is switched on within the call only.
+        mode: how many steps go into one compiled program; None chooses by `automatic_mode`.
+        devices: spread each batch over these; None uses one.
+        run: an open, locked run folder; rows, decisions and checkpoints go there, and a checkpoint found there is
+            resumed.
+        name: of this fit within its run, if it has several.
+        log_every: steps between rows; by default a hundredth of the phase, at most 100.
+        checkpoint_seconds: least time between checkpoints.
+        callbacks: listeners, such as `progress_callback()`.
+        raise_failures: raise `FitFailed` when the verdict is a failure, instead of returning it.
+    Raises:
+        UserError: arguments that cannot work, named.
+        FitFailed: diverged, line search failed, or a trivial solution; the fit is attached.
+        FitInterrupted: SIGINT or SIGTERM; a checkpoint was made.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from thalweg.losses import squared_error
+    >>> from thalweg.nn import MLP
+    >>> from thalweg.objective import Supervised
+    >>> from thalweg.optim import adam
+    >>> x = jnp.linspace(-1.0, 1.0, 64)[:, None]
+    >>> line = Objective(data=Supervised(x, 2 * x, loss=squared_error))
+    >>> fitted = fit(MLP(1, 1, width=8, depth=1, key=jax.random.key(0)), line, Phase(adam(1e-2), 300))
+    >>> bool(abs(fitted.model(jnp.array([0.5]))[0] - 1.0) < 0.1)
+    True
+    """
+    choices = Choices(validation, validate_every, precision, mode, Layout.IN_TURN, devices, log_every)
+    journal = Journal(checked_name(name), run, callbacks, seconds=checkpoint_seconds, single=True)
+    many = _fit([model], [seed], objective, program, choices, journal)
+    found = Fit(many.models[0], many.verdicts[0], many.rows, many.decisions, many.conduct)
+    _raise_failure(found, many.verdicts, raise_failures)
+    return found
+
+
+def fit_many(
+    models: Sequence[PyTree],
+    objective: Objective,
+    program: Sequence[Phase] | Phase,
+    *,
+    seeds: Sequence[int] | None = None,
+    validation: Objective | None = None,
+    validate_every: int | None = None,
+    precision: Any = None,
+    mode: Mode | None = None,
+    layout: Layout | None = None,
+    devices: Sequence[Any] | None = None,
+    run: RunDirectory | None = None,
+    name: str = "fit",
+    log_every: int | None = None,
+    checkpoint_seconds: float = 30.0,
+    callbacks: Sequence[Callback] = (),
+    raise_failures: bool = True,
+) -> FitMany:
+    """Walk the same program from several models at once: an ensemble, or the seeds of a study.
+
+    Args:
+        models: of one structure, one a member.
+        seeds: one a member; by default 0, 1, ….
+        layout: how members share the machine; None chooses by `automatic_layout`.
+        devices: with `Layout.SHARDED` what the members spread over, else what each batch spreads over.
+        raise_failures: raise `FitFailed` when any member's verdict is a failure.
+        objective, program, validation, validate_every, precision, mode, run, name, log_every, checkpoint_seconds,
+            callbacks: as `fit`.
+    Raises:
+        UserError, FitFailed, FitInterrupted: as `fit`.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from thalweg.losses import squared_error
+    >>> from thalweg.nn import MLP
+    >>> from thalweg.objective import Supervised
+    >>> from thalweg.optim import adam
+    >>> x = jnp.linspace(-1.0, 1.0, 64)[:, None]
+    >>> line = Objective(data=Supervised(x, 2 * x, loss=squared_error))
+    >>> models = [MLP(1, 1, width=8, depth=1, key=jax.random.key(i)) for i in range(2)]
+    >>> len(fit_many(models, line, Phase(adam(1e-2), 300)).models)
+    2
+    """
+    if not models:
+        raise UserError("fit_many needs at least one model")
+    seeds = list(range(len(models))) if seeds is None else list(seeds)
+    if len(seeds) != len(models):
+        raise UserError(f"{len(models)} models but {len(seeds)} seeds", where="fit_many", remedy="Give one seed each.")
+    layout = layout or automatic_layout(len(models))
+    choices = Choices(validation, validate_every, precision, mode, layout, devices, log_every)
+    journal = Journal(checked_name(name), run, callbacks, seconds=checkpoint_seconds, single=False)
+    found = _fit(list(models), seeds, objective, program, choices, journal)
+    _raise_failure(found, found.verdicts, raise_failures)
+    return found
+
+
+def _fit(
+    models: list[PyTree],
+    seeds: list[int],
+    objective: Objective,
+    program: Sequence[Phase] | Phase,
+    choices: Choices,
+    journal: Journal,
+) -> FitMany:
+    phases = [program] if isinstance(program, Phase) else list(program)
+    if not phases or not all(isinstance(phase, Phase) for phase in phases):
+        raise UserError("a program is one phase or a list of phases", remedy="Phase(adam(1e-3), 1_000).")
+    for count, what in ((choices.log_every, "log_every"), (choices.validate_every, "validate_every")):
+        if count is not None and count < 1:
+            raise UserError(f"{what} must be at least 1, not {count}")
+    for model in models[1:]:
+        if jax.tree.structure(model) != jax.tree.structure(models[0]):
+            raise UserError("the models of fit_many differ in structure", remedy="Build them by one constructor.")
+    with ExitStack() as stack:
+        stack.callback(journal.close)
+        if _is_wide(models[0], phases, choices.precision):
+            stack.enter_context(jax.enable_x64(True))
+        # float32 products on a GPU would else be rounded to 10 bits of mantissa
+        stack.enter_context(jax.default_matmul_precision("highest"))
+        interrupts = stack.enter_context(Interrupts(listen=journal.store is not None))
+        for callback in journal.callbacks:
+            stack.callback(callback.end)
+            callback.begin([phase.steps for phase in phases])
+        outcome = walk_program(models, seeds, objective, phases, choices, journal, interrupts)
+    return FitMany(*outcome, journal.rows, journal.decisions, journal.conduct)
+
+
+def _is_wide(model: PyTree, phases: Sequence[Phase], precision: Any) -> bool:
+    """Whether any params will be of 64 bits."""
+    dtypes = [leaf.dtype for leaf in jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))]
+    dtypes += [np.dtype(p) for p in (precision, *(phase.precision for phase in phases)) if p is not None]
+    return any(np.dtype(dtype) == np.float64 for dtype in dtypes)
+
+
+def _raise_failure(found: Fit | FitMany, verdicts: Sequence[Verdict], raise_failures: bool) -> None:
+    for i, verdict in enumerate(verdicts):
+        where = None if len(verdicts) == 1 else f"member {i}"
+        if verdict.status is Status.INTERRUPTED:
+            error = FitInterrupted(verdict.evidence, where=where, remedy=verdict.remedy)
+        elif verdict.status.exit_status and raise_failures:
+            error = FitFailed(f"{verdict.status.value}: {verdict.evidence}", where=where, remedy=verdict.remedy)
+        else:
+            continue
+        error.fit = found
+        raise error

@@ -1,0 +1,228 @@
+"""The loop: stretches of compiled steps, and between them what is rare (looks, checks, refreshes, checkpoints).
+
+It knows no optimizer, no term and no condition by name.
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from thalweg.objective import Objective
+from thalweg.train.interrupts import Interrupts
+from thalweg.train.journal import Journal
+from thalweg.train.members import Mode
+from thalweg.train.walk import NEVER, State
+from thalweg.types import PyTree
+
+if TYPE_CHECKING:
+    from thalweg.train.phases import Prepared
+
+STRETCH_SECONDS = 0.25
+"""Aim for one compiled stretch: short enough for a bar that moves and a signal that is heard."""
+
+
+@dataclass(frozen=True)
+class Cadence:
+    """Steps between events within a phase; 0: never.
+
+    Attributes:
+        log: rows in the record.
+        check: the phase's condition.
+        refresh: the objective's.
+        renew: a new batch, where a batch is kept for several steps.
+        validate: the validation score.
+    """
+
+    log: int
+    check: int = 0
+    refresh: int = 0
+    renew: int = 0
+    validate: int = 0
+
+    def to_next(self, step: int, steps: int) -> int:
+        """Steps until the next event, or the end of the phase."""
+        every = (self.log, self.check, self.refresh, self.renew, self.validate)
+        return min(steps - step, *(e - step % e for e in every if e))
+
+
+@dataclass
+class Position:
+    """Where the walk stands, on the host.
+
+    Attributes:
+        phase: index.
+        step: steps of the phase done by the members that still go.
+        batch: by member, number of the batch used last.
+        going: members whose phase is not over.
+    """
+
+    phase: int
+    step: int
+    batch: np.ndarray
+    going: list[int]
+
+
+class Streams:
+    """Batches of the terms that live on the host, fetched one step ahead in a thread.
+
+    Args:
+        objective: whose sources stream.
+        states: by member, the objective's state (order keys).
+    """
+
+    def __init__(self, objective: Objective, states: Sequence[Any]):
+        self.objective, self.states = objective, states
+        self.pool = ThreadPoolExecutor(1) if objective.host_terms else None
+        self.ahead: dict[tuple[int, ...], Future[list[PyTree]]] = {}
+
+    def at(self, batches: np.ndarray, *, then: np.ndarray | None = None) -> list[PyTree]:
+        """The batch of each member; and begin to fetch `then`."""
+        if self.pool is None:
+            return [{}] * len(batches)
+        wanted = tuple(int(b) for b in batches)
+        future = self.ahead.pop(wanted, None)
+        found = self._fetch(wanted) if future is None else future.result()
+        if then is not None:
+            key = tuple(int(b) for b in then)
+            self.ahead = {key: self.ahead.get(key) or self.pool.submit(self._fetch, key)}
+        return found
+
+    def _fetch(self, batches: tuple[int, ...]) -> list[PyTree]:
+        pairs = zip(self.states, batches, strict=True)
+        return [jax.device_put(self.objective.stream(state, max(batch, 0))) for state, batch in pairs]
+
+    def close(self) -> None:
+        """End the thread."""
+        if self.pool is not None:
+            self.pool.shutdown(cancel_futures=True)
+
+
+class PhaseRun:
+    """One phase under way: its programs compiled for the members, and the events between stretches.
+
+    Args:
+        prepared: walk, members, mode, cadence and shared arrays of the phase.
+        streams: batches from the host.
+        journal: where rows go, and who listens.
+        interrupts: signals that arrived.
+    """
+
+    def __init__(self, prepared: "Prepared", streams: Streams, journal: Journal, interrupts: Interrupts):
+        self.walk, self.members, self.mode = prepared.walk, prepared.members, prepared.mode
+        self.cadence, self.shared = prepared.cadence, prepared.shared
+        self.streams, self.journal, self.interrupts = streams, journal, interrupts
+        walk, cadence, compile_ = self.walk, self.cadence, self.members.compile
+        self.stretch = compile_(walk.advance if self.mode is Mode.LOOP else walk.step)
+        programs = (
+            ("renew", walk.renew, cadence.renew or cadence.refresh),
+            ("refresh", walk.refresh, cadence.refresh),
+            ("check", walk.check, cadence.check),
+            ("validate", walk.validate, cadence.validate),
+            ("settle", walk.settle, cadence.log),
+        )
+        self.rare = {name: compile_(program) for name, program, every in programs if every}
+        self.validation: dict[str, Any] = {}
+        self.first_seconds = 0.0
+
+    def run(self, position: Position) -> Iterator[Position]:
+        """Walk from `position` to the end of the phase, handing back the position wherever a checkpoint may be made."""
+        steps, length = self.walk.phase.steps, 1
+        while position.going and position.step < steps:
+            count = min(self.cadence.to_next(position.step, steps), length)
+            began = time.monotonic()
+            self._advance(position, count)
+            self.members.read(lambda state: state.step)  # waits
+            seconds = time.monotonic() - began
+            self.first_seconds = self.first_seconds or seconds
+            # a stretch may grow fourfold, so that one slow compile says nothing about the next
+            length = int(np.clip(count * STRETCH_SECONDS / max(seconds, 1e-9), 1, 4 * length))
+            row = self._events(position, steps)
+            for callback in self.journal.callbacks:
+                callback.progress(position.phase, position.step, row)
+            yield position
+            if self.interrupts.arrived:
+                return
+
+    def _advance(self, position: Position, count: int) -> None:
+        fresh = int(self.walk.phase.redraw == 1)
+        if self.mode is Mode.LOOP:
+            self.stretch(position.going, self.streams.at(position.batch), self.shared, np.int32(count))
+            position.batch[position.going] += fresh * count
+        else:
+            for _ in range(count):
+                position.batch[position.going] += fresh
+                streamed = self.streams.at(position.batch, then=position.batch + fresh)
+                self.stretch(position.going, streamed, self.shared, None)
+        position.step += count
+
+    def _events(self, position: Position, steps: int) -> dict[str, Any] | None:
+        """Whatever is due at this step; the row, if one was logged."""
+        cadence, step, over = self.cadence, position.step, position.step >= steps
+        due = lambda every: every > 0 and step % every == 0
+        look = due(cadence.log) or due(cadence.check) or over
+        found: dict[str, Any] = {}
+        if due(cadence.validate) or (cadence.validate and over):
+            self.validation = self._rare("validate", position)
+        if look and cadence.check:
+            figures = self._rare("check", position)
+            self._decide(position, figures)
+        if due(cadence.refresh):
+            found = self._rare("refresh", position)
+            self._rare("renew", position, 0)
+        if due(cadence.renew) and not over:
+            self._rare("renew", position, 1)
+            position.batch[position.going] += 1
+        row = self._log(position, found) if look or found else None
+        if look:
+            self._rare("settle", position)
+            held = self.members.read(lambda state: state.held)
+            position.going = [i for i in position.going if not held[i]]
+        return row
+
+    def _rare(self, name: str, position: Position, count: int | None = None) -> dict[str, np.ndarray]:
+        number = None if count is None else np.int32(count)
+        after = position.batch + (count or 0)
+        return self.rare[name](position.going, self.streams.at(after), self.shared, number)
+
+    def _log(self, position: Position, found: Mapping[str, Any]) -> dict[str, Any] | None:
+        def read(state: State) -> dict[str, Any]:
+            tally = state.tally
+            return {
+                "run_step": state.step,
+                "count": tally.count,
+                "sum": tally.sum,
+                "total": tally.total,
+                "parts": tally.parts,
+                "figures": tally.figures,
+                "accepted": tally.accepted,
+                "bad_step": tally.bad_step,
+            }
+
+        seen = self.members.read(read)
+        count = np.maximum(seen["count"], 1)
+        figures = {
+            "run_step": seen["run_step"],
+            "total": np.where(seen["bad_step"] == NEVER, seen["sum"] / count, seen["total"]),
+            "last": seen["total"],
+            "parts": seen["parts"],
+            "figures": seen["figures"],
+            "accepted": seen["accepted"] / count,
+        }
+        if self.validation:
+            figures["validation"], self.validation = self.validation, {}
+        if found:
+            figures["refresh"] = found
+        self.journal.row(position.phase, position.step, figures)
+        return self.journal.rows[-1]
+
+    def _decide(self, position: Position, figures: Mapping[str, np.ndarray]) -> None:
+        met = [i for i in position.going if figures["met"][i]]
+        if met:
+            who = "" if self.journal.single else f" for member {', '.join(map(str, met))}"
+            what = f"{type(self.walk.phase.until).__name__} met{who}: phase {position.phase + 1} ends"
+            self.journal.decision(position.phase, position.step, what, figures)

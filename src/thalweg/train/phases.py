@@ -1,0 +1,244 @@
+"""From phase to phase: cast, cut the models, lay out the members, choose the mode; and back to whole models."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from thalweg.errors import UserError
+from thalweg.objective import Objective, ObjectiveState, split
+from thalweg.train.loop import Cadence
+from thalweg.train.members import (
+    AbstractMembers,
+    Layout,
+    Mode,
+    arrange,
+    array_leaves,
+    automatic_mode,
+    batch_sharding,
+    has_convolution,
+)
+from thalweg.train.program import Phase
+from thalweg.train.walk import NEVER, Best, State, Tally, Walk, int32, named_key
+from thalweg.types import PyTree
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What the caller of `fit` chose; None leaves it to a stated rule."""
+
+    validation: Objective | None
+    validate_every: int | None
+    precision: Any
+    mode: Mode | None
+    layout: Layout
+    devices: Sequence[Any] | None
+    log_every: int | None
+
+
+@dataclass(frozen=True)
+class Traveller:
+    """One member between two phases.
+
+    Attributes:
+        model: the whole model.
+        objective: the landscape's state; None before the first phase.
+        seed: of all its randomness.
+        step, batch: steps done, number of the batch used last.
+        best: the best model by validation, its score, step, and phase (−1: none yet).
+    """
+
+    model: PyTree
+    seed: int
+    objective: ObjectiveState | None = None
+    step: int = 0
+    batch: int = -1
+    best: PyTree = None
+    best_score: float = float("inf")
+    best_step: int = 0
+    best_phase: int = -1
+
+
+@dataclass
+class Prepared:
+    """A phase ready to walk."""
+
+    walk: Walk
+    members: AbstractMembers
+    mode: Mode
+    cadence: Cadence
+    objective: Objective
+    shared: PyTree
+    static: PyTree
+    conduct: dict[str, Any] = field(default_factory=dict)
+
+    def like(self, streamed: Sequence[PyTree]) -> PyTree:
+        """Structure, shapes and dtypes of the members once the phase has begun."""
+        return self.members.shapes(self.walk.start, streamed, self.shared)
+
+    def travellers(self, before: Sequence[Traveller], phase: int) -> list[Traveller]:
+        """The members as whole models again."""
+        found = []
+        for traveller, (state, frozen) in zip(before, self.members.unstack(), strict=True):
+            params = self.walk.phase.optimizer.eval_params(state.params, state.optimizer)
+            after = replace(
+                traveller,
+                model=eqx.combine(params, state.model_state, frozen, self.static),
+                objective=state.objective,
+                step=int(state.step),
+                batch=int(state.batch),
+            )
+            if self.cadence.validate and int(state.best.step) >= 0:
+                best = eqx.combine(state.best.params, state.best.model_state, frozen, self.static)
+                after = replace(
+                    after,
+                    best=best,
+                    best_score=float(state.best.score),
+                    best_step=int(state.best.step),
+                    best_phase=phase,
+                )
+            found.append(after)
+        return found
+
+
+def phase_dtype(model: PyTree, phase: Phase, precision: Any) -> np.dtype:
+    """The dtype of a phase's params and data: the phase's own, else the fit's, else the model's."""
+    chosen = phase.precision or precision
+    if chosen is None:
+        dtypes = {np.dtype(leaf.dtype) for leaf in jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))}
+        if len(dtypes) != 1:
+            raise UserError(
+                f"the model's arrays are of {len(dtypes)} floating-point types: {sorted(map(str, dtypes))}",
+                remedy="Pass precision= to fit.",
+            )
+        chosen = dtypes.pop()
+    dtype = np.dtype(chosen)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise UserError(f"precision must be a floating-point type, not {dtype}")
+    return dtype
+
+
+def cast(tree: PyTree, dtype: Any) -> PyTree:
+    """Every floating-point array of a pytree in one dtype; all else as it is."""
+    return jax.tree.map(lambda leaf: leaf.astype(dtype) if eqx.is_inexact_array(leaf) else leaf, tree)
+
+
+def prepare(travellers: Sequence[Traveller], objective: Objective, phase: Phase, choices: Choices) -> Prepared:
+    """Everything that a phase needs, nothing compiled yet.
+
+    Args:
+        travellers: the members as they come from the phase before.
+        objective: the landscape as the user made it.
+        phase: what to do.
+        choices: of the caller.
+    """
+    dtype = phase_dtype(travellers[0].model, phase, choices.precision)
+    objective, validation = cast(objective, dtype), cast(choices.validation, dtype)
+    parts = [split(cast(traveller.model, dtype), phase.where) for traveller in travellers]
+    spread = choices.devices is not None and choices.layout is not Layout.SHARDED
+    if spread:
+        _refuse_uneven(objective, len(choices.devices or ()))
+    states = [
+        _state(traveller, cut.params, cut.model_state, objective, validation is not None, dtype)
+        for traveller, cut in zip(travellers, parts, strict=True)
+    ]
+    members = arrange(choices.layout, states, [cut.frozen for cut in parts], choices.devices)
+    shared = tuple(eqx.partition(tree, eqx.is_array)[0] for tree in (objective, validation))
+    if members.placement is not None:
+        everywhere = jax.sharding.NamedSharding(members.placement.mesh, jax.sharding.PartitionSpec())
+        shared = jax.device_put(shared, everywhere)
+    walk = Walk(
+        phase,
+        objective,
+        validation,
+        parts[0].static,
+        varies=objective.varies or objective.uses_key(parts[0].combine(), states[0].objective),
+        sharding=batch_sharding(choices.devices or ()) if spread else None,
+        hold=members.hold,
+    )
+    parameters, convolutional = (
+        array_leaves(parts[0].params),
+        _is_convolutional(objective, parts[0].combine(), states[0]),
+    )
+    mode, reason = automatic_mode(parameters, convolutional, bool(objective.host_terms))
+    if choices.mode is not None and choices.mode is not mode:
+        if objective.host_terms:
+            raise UserError(
+                "batches from the host cannot enter a compiled loop",
+                where=f"term '{objective.host_terms[0]}'",
+                remedy="Leave the mode to the rule, or hold the data on the device (Rows).",
+            )
+        mode, reason = choices.mode, "chosen by the caller"
+    conduct = {
+        "mode": mode.value,
+        "reason": reason,
+        "layout": choices.layout.value,
+        "members": len(parts),
+        "precision": str(dtype),
+        "parameters": parameters,
+        "devices": len(choices.devices or [0]),
+        "matmul_precision": "highest",
+        "backend": jax.default_backend(),
+    }
+    cadence = _cadence(phase, objective, choices, walk.varies)
+    return Prepared(walk, members, mode, cadence, objective, shared, parts[0].static, conduct)
+
+
+def _cadence(phase: Phase, objective: Objective, choices: Choices, varies: bool) -> Cadence:
+    log = choices.log_every or max(1, min(100, phase.steps // 100))
+    return Cadence(
+        log=log,
+        check=0 if phase.until is None else phase.until.every,
+        refresh=objective.refresh_every,
+        renew=phase.redraw if phase.redraw > 1 and varies else 0,
+        validate=0 if choices.validation is None else choices.validate_every or log,
+    )
+
+
+def _state(
+    traveller: Traveller, params: PyTree, model_state: PyTree, objective: Objective, validated: bool, dtype: Any
+) -> State:
+    """A member's state before the phase; `Walk.start` fills in what the phase itself makes."""
+    key, zero = jax.random.key(traveller.seed), jnp.zeros((), dtype)
+    state = traveller.objective or objective.init(named_key(key, "objective"))
+    best = Best(None, None, zero, int32(0), zero)
+    if validated:
+        score = jnp.asarray(traveller.best_score, dtype)
+        # step −1: the best is not of this phase, and what is stored here is not it
+        best = Best(params, model_state, score, int32(NEVER), jnp.asarray(jnp.inf, dtype))
+    tally = Tally(int32(0), zero, zero, {}, {}, int32(0), int32(NEVER), int32(0))
+    whole = State(
+        params, model_state, None, cast(state, dtype), None, tally, best, key,
+        int32(traveller.step), int32(0), int32(traveller.batch), jnp.asarray(False),
+    )  # fmt: skip
+    # donated to every step: never the caller's own arrays, never one array in two places
+    return jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), whole)
+
+
+def _is_convolutional(objective: Objective, model: PyTree, state: State) -> bool:
+    """Whether evaluating the objective convolves anything. Only traced, not run."""
+
+    def evaluate(arrays: PyTree) -> Any:
+        whole = eqx.combine(arrays, static)
+        batch = {name: objective.terms[name].source.stream(state.objective.sources[name], 0) for name in streams}
+        examples = objective.draw(state.objective, int32(0), batch)
+        return objective.bind(whole, examples, state.objective, state.key).evaluate(whole)[0]
+
+    streams = objective.host_terms
+    arrays, static = eqx.partition(model, eqx.is_array)
+    return has_convolution(jax.make_jaxpr(evaluate)(arrays).jaxpr)
+
+
+def _refuse_uneven(objective: Objective, devices: int) -> None:
+    for name, term in objective.terms.items():
+        size = getattr(term.source, "batch_size", None) or term.source.population
+        if size % devices:
+            raise UserError(
+                f"a batch of {size} examples cannot be spread evenly over {devices} devices",
+                where=f"term '{name}'",
+                remedy=f"Choose a batch size that is a multiple of {devices}.",
+            )
