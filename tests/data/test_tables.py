@@ -146,10 +146,18 @@ def test_lines_are_those_of_the_file_despite_blank_lines_and_line_breaks_in_quot
 
 
 def test_a_very_wide_table_is_read(tmp_path):
-    # its header is longer than the longest field that Python's csv takes, and than Arrow's block would be
-    names = [f"wavelength_{number:05d}" for number in range(20_000)]
-    frame = read_table(csv(tmp_path, ",".join(names) + "\n" + ("1.5," * 20_000)[:-1] + "\n"))
-    assert frame.shape == (1, 20_000)
+    # its header is longer than the longest field that Python's csv takes (131,072), and than Arrow's block (1 MiB)
+    names = [f"wavelength_{number:060d}" for number in range(16_000)]
+    frame = read_table(csv(tmp_path, ",".join(names) + "\n" + ("1.5," * 16_000)[:-1] + "\n"))
+    assert frame.shape == (1, 16_000)
+
+
+def test_line_breaks_in_quotes_throughout_a_large_file(tmp_path):
+    # several of Arrow's blocks (1 MiB): a cut at any line break would nearly always be within the quotes
+    text = "line\n" * 20 + "end"
+    frame = read_table(csv(tmp_path, "a,b\n" + f'1,"{text}"\n' * 40_000))
+    assert (frame["b"] == text).all()
+    assert frame.index[-1] == 2 + 39_999 * 21
 
 
 def test_one_column_is_a_table(tmp_path):
@@ -253,6 +261,7 @@ def test_parquet_types(tmp_path):
             "empty": pa.nulls(3),
             "day": pa.array([0, 1, None], pa.date32()),
             "at": pa.array([0, 1, None], pa.time32("s")),
+            "when": pa.array([0, None, 1], pa.timestamp("s", "Asia/Tokyo")),
         }
     )
     pyarrow.parquet.write_table(table, tmp_path / "table.parquet")
@@ -265,6 +274,7 @@ def test_parquet_types(tmp_path):
     assert frame["empty"].isna().all()
     assert frame["day"].iloc[1] == pd.Timestamp("1970-01-02")
     assert frame["at"].iloc[1] == "00:00:01.000"  # Parquet keeps milliseconds
+    assert frame["when"].iloc[2] == pd.Timestamp("1970-01-01T00:00:01")  # in UTC
 
 
 def test_parquet_refusals(tmp_path):

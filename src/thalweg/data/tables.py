@@ -227,7 +227,7 @@ def _arrow(name: str, array: np.ndarray, source: str) -> pa.ChunkedArray:
             where=source,
             remedy="Columns hold real numbers, booleans, text or dates; write a complex number as two columns",
         )
-    return pa.chunked_array([pa.array(array.astype(array.dtype.newbyteorder("=")), from_pandas=False)])
+    return pa.chunked_array([pa.array(array.astype(array.dtype.newbyteorder("=")))])
 
 
 def _objects(name: str, source: str) -> UserError:
