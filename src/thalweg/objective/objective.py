@@ -7,24 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from thalweg.errors import UserError
-from thalweg.objective.problem import Batch, Problem
+from thalweg.objective.problem import Batch, ObjectiveState, Problem
 from thalweg.objective.sources import Examples
 from thalweg.objective.term import AbstractTerm, Slope
 from thalweg.types import Key, Params, PyTree
-
-
-class ObjectiveState(eqx.Module):
-    """What moves in a landscape while one walks on it.
-
-    Attributes:
-        sources: by term, its source's order key or held points.
-        terms: by term, multipliers and the like.
-        weights: by term, its present weight, shape ().
-    """
-
-    sources: dict[str, PyTree]
-    terms: dict[str, PyTree]
-    weights: dict[str, jax.Array]
 
 
 class Objective(eqx.Module):
@@ -127,7 +113,7 @@ class Objective(eqx.Module):
             state: of `init` or `refresh`.
             key: for dropout; None for inference.
         """
-        return Problem(self, static, batch, state, key)
+        return Problem(self.terms, static, batch, state, key)
 
     def refresh(self, problem: Problem, params: Params, key: Key) -> tuple[ObjectiveState, dict[str, Any]]:
         """Let each term move its state, then its source draw afresh what it holds.

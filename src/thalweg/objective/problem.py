@@ -1,7 +1,7 @@
 """The slice of landscape that an optimizer sees: batch, dropout key and weights frozen; a function of params only."""
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -13,10 +13,21 @@ from thalweg.objective.sources import Examples
 from thalweg.objective.term import AbstractTerm, map_examples
 from thalweg.types import Key, Params, PyTree, Scalar, Where
 
-if TYPE_CHECKING:
-    from thalweg.objective.objective import Objective, ObjectiveState
-
 Batch = dict[str, Examples]
+
+
+class ObjectiveState(eqx.Module):
+    """What moves in a landscape while one walks on it.
+
+    Attributes:
+        sources: by term, its source's order key or held points.
+        terms: by term, multipliers and the like.
+        weights: by term, its present weight, shape ().
+    """
+
+    sources: dict[str, PyTree]
+    terms: dict[str, PyTree]
+    weights: dict[str, jax.Array]
 
 
 class Evaluation(eqx.Module):
@@ -35,27 +46,27 @@ class Problem(eqx.Module):
     """total(params) = Σ wᵢ · mean cost of term i, on one batch. Made by `Objective.bind`.
 
     Attributes:
-        objective: the terms.
+        terms: by name, as the user made them.
         static: the model with the trainable leaves replaced by None (running statistics included).
         batch: the examples of each term.
         state: the objective's moving state.
         key: for dropout; None in inference.
     """
 
-    objective: "Objective"
+    terms: dict[str, AbstractTerm]
     static: PyTree
     batch: Batch
-    state: "ObjectiveState"
+    state: ObjectiveState
     key: Key | None
 
     @property
     def population(self) -> dict[str, int]:
         """Number of examples behind each term's mean: what a sampler scales the cost by."""
-        return {name: term.source.population for name, term in self.objective.terms.items()}
+        return {name: term.source.population for name, term in self.terms.items()}
 
-    def terms(self) -> dict[str, AbstractTerm]:
+    def bound(self) -> dict[str, AbstractTerm]:
         """The terms with their moving states filled in."""
-        return {name: term.bind(self.state.terms[name]) for name, term in self.objective.terms.items()}
+        return {name: term.bind(self.state.terms[name]) for name, term in self.terms.items()}
 
     def model(self, params: Params) -> PyTree:
         """The whole model at `params`."""
@@ -63,7 +74,7 @@ class Problem(eqx.Module):
 
     def keys(self) -> dict[str, Key | None]:
         """A key for each term."""
-        names = list(self.objective.terms)
+        names = list(self.terms)
         if self.key is None:
             return dict.fromkeys(names)
         return {name: jax.random.fold_in(self.key, i) for i, name in enumerate(names)}
@@ -72,7 +83,7 @@ class Problem(eqx.Module):
         """The total and, by term, what it is made of. Differentiable in `params`."""
         model, keys = self.model(params), self.keys()
         total, parts, model_state = None, {}, None
-        for name, term in self.terms().items():
+        for name, term in self.bound().items():
             cost, after = term.mean_cost(model, self.batch[name], keys[name])
             if jnp.shape(cost) != ():
                 raise UserError(
@@ -134,7 +145,7 @@ class Problem(eqx.Module):
 
             return cost
 
-        return {name: jax.grad(part(name))(params) for name in self.objective.terms}
+        return {name: jax.grad(part(name))(params) for name in self.terms}
 
     def restrict(
         self, params: Params, where: Where, weights: Mapping[str, Any] | None = None
@@ -161,7 +172,7 @@ class Problem(eqx.Module):
                 raise UserError(f"there is no term '{name}'", remedy=f"The terms are {', '.join(moved)}.")
             moved[name] = moved[name] * factor
         state = eqx.tree_at(lambda s: s.weights, self.state, moved)
-        return mine, Problem(self.objective, eqx.combine(others, self.static), self.batch, state, self.key)
+        return mine, Problem(self.terms, eqx.combine(others, self.static), self.batch, state, self.key)
 
     def _least_squares(self) -> dict[str, AbstractTerm]:
         terms = self._one_example_terms("residuals")
@@ -175,14 +186,14 @@ class Problem(eqx.Module):
         return terms
 
     def _one_example_terms(self, asked: str) -> dict[str, AbstractTerm]:
-        for name, term in self.terms().items():
+        for name, term in self.bound().items():
             if term.is_coupled(self.static):
                 raise UserError(
                     f"{asked} do not exist: the term's cost couples the examples of a batch",
                     where=f"term '{name}'",
                     remedy="Batch statistics, averages and penalties need a first-order or quasi-Newton optimizer.",
                 )
-        return self.terms()
+        return self.bound()
 
     def _mapped(self, name: str, key: Key | None, function: Callable[[PyTree, Key | None], jax.Array]) -> jax.Array:
         """√(w · weight / B) · function(example) for every example."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,38 +16,12 @@ from thalweg.objective import Objective
 from thalweg.train.interrupts import Interrupts
 from thalweg.train.journal import Journal
 from thalweg.train.members import Mode
+from thalweg.train.phases import Prepared
 from thalweg.train.walk import NEVER, State
 from thalweg.types import PyTree
 
-if TYPE_CHECKING:
-    from thalweg.train.phases import Prepared
-
 STRETCH_SECONDS = 0.25
 """Aim for one compiled stretch: short enough for a bar that moves and a signal that is heard."""
-
-
-@dataclass(frozen=True)
-class Cadence:
-    """Steps between events within a phase; 0: never.
-
-    Attributes:
-        log: rows in the record.
-        check: the phase's condition.
-        refresh: the objective's.
-        renew: a new batch, where a batch is kept for several steps.
-        validate: the validation score.
-    """
-
-    log: int
-    check: int = 0
-    refresh: int = 0
-    renew: int = 0
-    validate: int = 0
-
-    def to_next(self, step: int, steps: int) -> int:
-        """Steps until the next event, or the end of the phase."""
-        every = (self.log, self.check, self.refresh, self.renew, self.validate)
-        return min(steps - step, *(e - step % e for e in every if e))
 
 
 @dataclass
@@ -112,7 +86,7 @@ class PhaseRun:
         interrupts: signals that arrived.
     """
 
-    def __init__(self, prepared: "Prepared", streams: Streams, journal: Journal, interrupts: Interrupts):
+    def __init__(self, prepared: Prepared, streams: Streams, journal: Journal, interrupts: Interrupts):
         self.walk, self.members, self.mode = prepared.walk, prepared.members, prepared.mode
         self.cadence, self.shared = prepared.cadence, prepared.shared
         self.streams, self.journal, self.interrupts = streams, journal, interrupts
@@ -135,6 +109,7 @@ class PhaseRun:
         while position.going and position.step < steps:
             count = min(self.cadence.to_next(position.step, steps), length)
             began = time.monotonic()
+            self._renew(position)
             self._advance(position, count)
             self.members.read(lambda state: state.step)  # waits
             seconds = time.monotonic() - began
@@ -147,6 +122,13 @@ class PhaseRun:
             yield position
             if self.interrupts.arrived:
                 return
+
+    def _renew(self, position: Position) -> None:
+        """A new batch if one is due: before the stretch that uses it, so that a resumed phase does the same."""
+        every = self.cadence.renew
+        if every and position.step and position.step % every == 0:
+            self._rare("renew", position, 1)
+            position.batch[position.going] += 1
 
     def _advance(self, position: Position, count: int) -> None:
         fresh = int(self.walk.phase.redraw == 1)
@@ -168,15 +150,12 @@ class PhaseRun:
         found: dict[str, Any] = {}
         if due(cadence.validate) or (cadence.validate and over):
             self.validation = self._rare("validate", position)
-        if look and cadence.check:
+        if due(cadence.check):
             figures = self._rare("check", position)
             self._decide(position, figures)
         if due(cadence.refresh):
             found = self._rare("refresh", position)
             self._rare("renew", position, 0)
-        if due(cadence.renew) and not over:
-            self._rare("renew", position, 1)
-            position.batch[position.going] += 1
         row = self._log(position, found) if look or found else None
         if look:
             self._rare("settle", position)

@@ -11,7 +11,6 @@ import numpy as np
 
 from thalweg.errors import UserError
 from thalweg.objective import Objective, ObjectiveState, split
-from thalweg.train.loop import Cadence
 from thalweg.train.members import (
     AbstractMembers,
     Layout,
@@ -25,6 +24,30 @@ from thalweg.train.members import (
 from thalweg.train.program import Phase
 from thalweg.train.walk import NEVER, Best, State, Tally, Walk, int32, named_key
 from thalweg.types import PyTree
+
+
+@dataclass(frozen=True)
+class Cadence:
+    """Steps between events within a phase; 0: never.
+
+    Attributes:
+        log: rows in the record.
+        check: the phase's condition.
+        refresh: the objective's.
+        renew: a new batch, where a batch is kept for several steps.
+        validate: the validation score.
+    """
+
+    log: int
+    check: int = 0
+    refresh: int = 0
+    renew: int = 0
+    validate: int = 0
+
+    def to_next(self, step: int, steps: int) -> int:
+        """Steps until the next event, or the end of the phase."""
+        every = (self.log, self.check, self.refresh, self.renew, self.validate)
+        return min(steps - step, *(e - step % e for e in every if e))
 
 
 @dataclass(frozen=True)

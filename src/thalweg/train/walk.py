@@ -220,7 +220,8 @@ class Walk:
         """Let the objective move: multipliers, held points."""
         problem = self.problem(state, frozen, streamed, shared, state.batch)
         key = jax.random.fold_in(named_key(state.key, "refresh"), state.step)
-        moved, figures = problem.objective.refresh(problem, state.params, key)
+        objective = eqx.combine(shared[0], self.objective_static)
+        moved, figures = objective.refresh(problem, state.params, key)
         after = eqx.tree_at(lambda s: s.objective, state, moved)
         return (_where(state.held, state, after) if self.hold else after), figures
 
