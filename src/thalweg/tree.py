@@ -181,7 +181,8 @@ def _refuse_difference(
 
 
 def _restore(name: str, leaf: Any, leaves: NamedLeaves, where: str | None) -> Any:
-    array = leaves.arrays[name]
+    # A copy of our own: JAX may use a NumPy array's memory as it is, or read it only after this returns.
+    array = leaves.arrays[name].copy()
     implementation = leaves.keys.get(name)
     with jax.enable_x64(True):  # else JAX would quietly halve 64-bit arrays; scoped, so nothing global changes
         value: Any = array
@@ -201,11 +202,11 @@ def _restore(name: str, leaf: Any, leaves: NamedLeaves, where: str | None) -> An
         if isinstance(leaf, np.generic):
             return array[()]
         if isinstance(leaf, np.ndarray):
-            return array.copy()
+            return array
         if name in leaves.weak:
             value = _weak(array)
         placed = None if isinstance(leaf, jax.Array) and not leaf.committed else leaf.sharding
-        return jax.device_put(value, placed, may_alias=False)  # an alias would change with the NumPy array
+        return jax.device_put(value, placed)
 
 
 def _weak(array: np.ndarray) -> jax.Array:
