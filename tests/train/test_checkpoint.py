@@ -21,7 +21,8 @@ import optax
 import pytest
 
 from thalweg.errors import DamagedError, RunError, UserError
-from thalweg.train.checkpoint import CheckpointStore, load_arrays, save_arrays
+from thalweg.train.arrays import load_arrays, save_arrays
+from thalweg.train.checkpoint import CheckpointStore
 from thalweg.tree import tree_hash
 
 # A process that imports everything once and then forks one child a task, so that a kill costs milliseconds.
@@ -215,7 +216,7 @@ def test_metadata_comes_back(tmp_path: Path) -> None:
 
 def test_equal_input_gives_equal_bytes(tmp_path: Path) -> None:
     # In two processes, as a hash order would differ between them.
-    code = "import sys, numpy as np; from thalweg.train.checkpoint import save_arrays; save_arrays(sys.argv[1], "
+    code = "import sys, numpy as np; from thalweg.train.arrays import save_arrays; save_arrays(sys.argv[1], "
     code += "{n: np.ones(3) for n in 'abcdefgh'}, {n: 1 for n in 'abcdefgh'})"
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "other")], check=True)
     save_arrays(tmp_path / "this", {n: np.ones(3) for n in "abcdefgh"}, dict.fromkeys("abcdefgh", 1))

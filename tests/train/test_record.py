@@ -23,15 +23,9 @@ import numpy as np
 import pytest
 
 from thalweg.errors import DamagedError, RunError, ThalwegError, UserError
-from thalweg.train.record import (
-    MetricsLog,
-    RunDirectory,
-    describe_environment,
-    new_run_path,
-    plain,
-    write_json_atomic,
-    write_text_atomic,
-)
+from thalweg.train.files import plain, read_json, write_json_atomic, write_text_atomic
+from thalweg.train.log import MetricsLog
+from thalweg.train.record import RunDirectory, describe_environment, new_run_path
 
 
 class Flavour(Enum):
@@ -48,15 +42,17 @@ import itertools, json, os, resource, sys, time
 from pathlib import Path
 from thalweg.errors import RunError, UserError
 from thalweg.train import record
+from thalweg.train.files import write_json_atomic
+from thalweg.train.log import MetricsLog
 
 record.describe_environment = lambda **named: {}  # a forked JAX backend would hang
 
 def rewrite(path):
     for n in itertools.count():
-        record.write_json_atomic(path, {"n": n, "same": [n] * 20_000})
+        write_json_atomic(path, {"n": n, "same": [n] * 20_000})
 
 def append(path, said):
-    log = record.MetricsLog(path)
+    log = MetricsLog(path)
     rows = log.read()
     handle = os.open(said, os.O_RDWR | os.O_CREAT)
     for step in itertools.count(rows[-1]["step"] + 1 if rows else 0):
@@ -65,7 +61,7 @@ def append(path, said):
 
 def fill(path, said):
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-    log = record.MetricsLog(path)
+    log = MetricsLog(path)
     try:
         for step in range(1000):
             log.append({"step": step})
@@ -210,6 +206,18 @@ def test_json_is_standard_json(tmp_path: Path) -> None:
         raise AssertionError(f"{name} is not in the standard")
 
     assert json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse) == {"loss": "nan", "what": "ν"}
+
+
+@pytest.mark.parametrize("content", [b"", b'{"epochs": 5', b"\xff", b"[" * 100_000])
+def test_damaged_json_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "extension.json"
+    path.write_bytes(content)
+    with pytest.raises(DamagedError, match=r"it is no JSON.*extension\.json"):
+        read_json(path)
+    with pytest.raises(UserError, match=r"cannot be read: No such file.*missing\.json"):
+        read_json(tmp_path / "missing.json")
+    write_json_atomic(path, {"epochs": [5, None, "nan"]})
+    assert read_json(path) == {"epochs": [5, None, "nan"]}
 
 
 @pytest.mark.parametrize("failing", [1, 2])
@@ -504,9 +512,10 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
         assert caught.value.exit_status == 2
         assert caught.value.where == str(tmp_path / name)
     (tmp_path / "half" / "config.toml").write_text("= no TOML")
-    for read in (RunDirectory.open(tmp_path / "half").config, RunDirectory.open(tmp_path / "half").verify_sources):
-        with pytest.raises(DamagedError, match="cannot be read"):
-            read()
+    with pytest.raises(DamagedError, match=r"cannot be read.*config\.toml"):
+        RunDirectory.open(tmp_path / "half").config()
+    with pytest.raises(UserError, match=r"cannot be read.*manifest\.json"):
+        RunDirectory.open(tmp_path / "half").verify_sources()
 
 
 @pytest.mark.parametrize(

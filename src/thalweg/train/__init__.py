@@ -9,6 +9,7 @@ from thalweg.train.fit import FitInterrupted as FitInterrupted
 from thalweg.train.fit import FitMany as FitMany
 from thalweg.train.fit import fit as fit
 from thalweg.train.fit import fit_many as fit_many
+from thalweg.train.log import MetricsLog as MetricsLog
 from thalweg.train.members import Layout as Layout
 from thalweg.train.members import Mode as Mode
 from thalweg.train.program import AbstractCondition as AbstractCondition
@@ -18,7 +19,6 @@ from thalweg.train.program import NoImprovement as NoImprovement
 from thalweg.train.program import Phase as Phase
 from thalweg.train.program import Plateau as Plateau
 from thalweg.train.program import When as When
-from thalweg.train.record import MetricsLog as MetricsLog
 from thalweg.train.record import RunDirectory as RunDirectory
 from thalweg.train.verdict import Finding as Finding
 from thalweg.train.verdict import Status as Status

@@ -19,13 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import jax.numpy as jnp
-import numpy as np
-import safetensors
-import safetensors.numpy
-
 from thalweg.errors import DamagedError, RunError, UserError
-from thalweg.train.record import plain, sha256, sync_folder, write_bytes_atomic, write_synced
+from thalweg.train.arrays import pack_arrays, unpack_arrays
+from thalweg.train.files import plain, sha256, sync_folder, write_synced
 from thalweg.tree import NamedLeaves, named_leaves, rebuild
 
 Tree = TypeVar("Tree")
@@ -33,101 +29,7 @@ Tree = TypeVar("Tree")
 FORMAT = 1
 ARRAYS, STATE, MANIFEST = "arrays.safetensors", "state.json", "manifest.json"
 
-# What safetensors calls the dtypes that it stores as they are. Any other fixed-size dtype is stored as its bytes.
-_DTYPES = {
-    "BOOL": np.dtype(bool),
-    **{f"I{bits}": np.dtype(f"int{bits}") for bits in (8, 16, 32, 64)},
-    **{f"U{bits}": np.dtype(f"uint{bits}") for bits in (8, 16, 32, 64)},
-    **{f"F{bits}": np.dtype(f"float{bits}") for bits in (16, 32, 64)},
-    "C64": np.dtype(np.complex64),
-    "BF16": np.dtype(jnp.bfloat16),
-    "F8_E4M3": np.dtype(jnp.float8_e4m3fn),
-    "F8_E5M2": np.dtype(jnp.float8_e5m2),
-}
-_AS_BYTES = {np.dtype(one).name: np.dtype(one) for one in (np.complex128, jnp.int4, jnp.uint4)}
-_OURS = (
-    "thalweg"  # one metadata entry only: safetensors writes several in no fixed order, and equal files must be equal
-)
 
-
-# ------------------------------------------------------------------------------------------------------ files of arrays
-def save_arrays(path: str | Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any] | None = None) -> None:
-    """Writes named arrays into one safetensors file, whole or not at all. Equal input gives equal bytes.
-
-    Args:
-        path: the file; an older one is replaced only when the new one is on the disk.
-        arrays: any shapes (also () and empty), bool, integer, float (also bfloat16) and complex dtypes.
-            complex128, int4 and uint4, which the format lacks, are stored as their bytes, uint8 with one more axis.
-        metadata: what `plain` takes; NaN and infinities stay numbers.
-    Raises:
-        UserError: a dtype that is no number's (objects, texts); the array is named.
-        RunError: the disk is full or the folder may not be written.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     save_arrays(Path(folder) / "model.safetensors", {"w": np.float32([1, 2])}, {"width": 2})
-    ...     load_arrays(Path(folder) / "model.safetensors")
-    ({'w': array([1., 2.], dtype=float32)}, {'width': 2})
-    """
-    write_bytes_atomic(path, _packed(arrays, metadata or {}))
-
-
-def load_arrays(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Reads what `save_arrays` wrote, or any other safetensors file: arrays by name, and the metadata.
-
-    Raises:
-        UserError: there is no such file, or it cannot be read.
-        DamagedError: the file is cut short or no safetensors file; nothing of it is used.
-    """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        what = f"the file cannot be read: {error.strerror}"
-        raise UserError(what, where=str(path), remedy="Check the path.") from error
-    return _unpacked(data, str(path))
-
-
-def _packed(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> bytes:
-    stored: dict[str, np.ndarray] = {}
-    as_bytes: dict[str, str] = {}
-    for name, given in arrays.items():
-        array = np.asarray(given, order="C")  # safetensors copies raw memory; not ascontiguousarray: () would be (1,)
-        if array.dtype in _DTYPES.values() and name != "__metadata__":
-            stored[name] = array
-        elif array.dtype.name in _AS_BYTES and name != "__metadata__":
-            stored[name] = array.reshape(-1).view(np.uint8).reshape(*array.shape, array.dtype.itemsize)
-            as_bytes[name] = array.dtype.name
-        else:
-            what = f"array {name!r} of dtype {array.dtype} cannot be saved"
-            raise UserError(what, remedy="Save numbers and booleans, under any name but '__metadata__'.")
-    ours = {"metadata": plain(metadata, numbers_only=False), "as_bytes": as_bytes}
-    return safetensors.numpy.save(stored, {_OURS: json.dumps(ours)})
-
-
-def _unpacked(data: bytes, where: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    remedy = "Use another copy of the file, or save it again; nothing of it was used."
-    try:
-        tensors = safetensors.deserialize(data)  # checks the header, the bounds and that nothing else is in the file
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        metadata = header.get("__metadata__", {})
-        ours = json.loads(metadata[_OURS]) if _OURS in metadata else {"metadata": metadata, "as_bytes": {}}
-        arrays = {}
-        for name, tensor in tensors:
-            array = np.frombuffer(tensor["data"], _DTYPES[tensor["dtype"]]).reshape(tensor["shape"])
-            if name in ours["as_bytes"]:
-                dtype = _AS_BYTES[ours["as_bytes"][name]]
-                array = array.reshape(-1).view(dtype).reshape(array.shape[:-1])
-            arrays[name] = array
-        return arrays, ours["metadata"]
-    except safetensors.SafetensorError as error:
-        raise DamagedError(f"this is no whole safetensors file: {error}", where=where, remedy=remedy) from error
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise DamagedError(
-            f"this file says what thalweg does not know: {error!r}", where=where, remedy=remedy
-        ) from error
-
-
-# ---------------------------------------------------------------------------------------------------------- checkpoints
 @dataclass(frozen=True)
 class Checkpoint:
     """One checkpoint in its folder. Everything that is read is compared with its sum first.
@@ -157,7 +59,7 @@ class Checkpoint:
         """The tree by names, for a reader that has no tree like it. Raises DamagedError, as `verify`."""
         with self._offering_older():
             names = self._state()["tree"]
-            arrays, _ = _unpacked(self._file(ARRAYS), str(self.path / ARRAYS))
+            arrays, _ = unpack_arrays(self._file(ARRAYS), str(self.path / ARRAYS))
             return NamedLeaves(arrays, names["keys"], tuple(names["weak"]), names["scalars"])
 
     def is_whole(self) -> bool:
@@ -237,6 +139,7 @@ class CheckpointStore:
         keep: how many of the latest checkpoints stay, at least 1, beside the permanent ones.
 
     >>> import tempfile
+    >>> import numpy as np
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     store = CheckpointStore(Path(folder))
     ...     path = store.save(100, {"w": np.float64([0.1, 0.2])}, {"phase": 0})
@@ -283,7 +186,7 @@ class CheckpointStore:
         leaves = named_leaves(tree)
         state = {"step": step, "permanent": permanent, "meta": plain(meta, numbers_only=False, at="meta")}
         state["tree"] = {"keys": leaves.keys, "weak": leaves.weak, "scalars": leaves.scalars}
-        files = {ARRAYS: _packed(leaves.arrays, {}), STATE: json.dumps(state).encode()}
+        files = {ARRAYS: pack_arrays(leaves.arrays, {}), STATE: json.dumps(state).encode()}
         sums = {name: {"sha256": sha256(data), "size": len(data)} for name, data in files.items()}
         files[MANIFEST] = json.dumps({"format": FORMAT, "files": sums}, indent=2).encode()
         try:

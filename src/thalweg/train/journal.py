@@ -9,7 +9,8 @@ import numpy as np
 from thalweg.errors import UserError
 from thalweg.train.callbacks import Callback
 from thalweg.train.checkpoint import CheckpointStore
-from thalweg.train.record import MetricsLog, RunDirectory
+from thalweg.train.log import MetricsLog
+from thalweg.train.record import RunDirectory
 from thalweg.types import PyTree
 
 

@@ -1,16 +1,11 @@
-"""The record of a run: its directory, its logs, and files that are written whole or not at all.
+"""The record of a run: its directory, what is written there, and the lock that keeps a second writer out.
 
-Nothing here trains, and nothing that is read here is executed. Importing this module loads no JAX.
+Nothing here trains, and nothing that is read here is executed.
 """
 
 import contextlib
-import errno
 import fcntl
-import hashlib
 import importlib.metadata
-import io
-import json
-import math
 import os
 import platform
 import secrets
@@ -18,8 +13,7 @@ import shutil
 import subprocess
 import time
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
-from enum import Enum
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -27,270 +21,20 @@ from typing import Any, Self
 import tomli_w
 
 from thalweg.errors import DamagedError, RunError, UserError
+from thalweg.train.files import (
+    plain,
+    read_json,
+    sha256,
+    sync_folder,
+    write_bytes_atomic,
+    write_json_atomic,
+    write_text_atomic,
+)
+from thalweg.train.log import MetricsLog
 
 PACKAGES = ("thalweg", "jax", "jaxlib", "equinox", "optax", "numpy")
 
 
-# ------------------------------------------------------------------------------------------------- files, whole or not
-def sync_folder(folder: Path) -> None:
-    """Makes the names in a folder durable: a rename survives a power cut only after this."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def write_synced(path: Path, data: bytes) -> None:
-    """Writes a file and waits until the disk has it. The name becomes durable by `sync_folder`."""
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def write_bytes_atomic(path: str | Path, data: bytes) -> None:
-    """Writes a file so that its name shows either the old content or the new one, never a part.
-
-    Raises:
-        RunError: the disk is full, or the folder is missing or may not be written; the old content is still there.
-    """
-    path = Path(path)
-    staged = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write_synced(staged, data)
-        os.replace(staged, path)
-        sync_folder(path.parent)
-    except OSError as error:
-        what = f"the file could not be written: {error.strerror}"
-        remedy = "Free disk space, or choose a folder that you may write to; what was there before is untouched."
-        raise RunError(what, where=str(path), remedy=remedy) from error
-    finally:
-        with contextlib.suppress(OSError):
-            staged.unlink(missing_ok=True)
-
-
-def write_text_atomic(path: str | Path, text: str) -> None:
-    """`write_bytes_atomic` for text, in UTF-8.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write_text_atomic(Path(folder) / "note.txt", "ν = 0.01/π")
-    ...     (Path(folder) / "note.txt").read_text(encoding="utf-8")
-    'ν = 0.01/π'
-    """
-    write_bytes_atomic(path, text.encode())
-
-
-def write_json_atomic(path: str | Path, obj: Any) -> None:
-    """`write_bytes_atomic` for anything that `plain` takes, as standard JSON: NaN and infinities become texts.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write_json_atomic(Path(folder) / "verdict.json", {"status": "diverged", "loss": math.inf})
-    ...     json.loads((Path(folder) / "verdict.json").read_text())
-    {'status': 'diverged', 'loss': 'inf'}
-    """
-    write_text_atomic(path, json.dumps(plain(obj), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def plain(value: Any, *, numbers_only: bool = True, at: str = "") -> Any:
-    """The same value in what JSON has: dict, list, str, int, float, bool, None.
-
-    Args:
-        value: these, and tuples, paths, enums (their value), NumPy and JAX arrays (nested lists).
-        numbers_only: write NaN and the infinities as the texts "nan", "inf" and "-inf", as JSON has no such numbers.
-        at: the name of `value`, for the message.
-    Raises:
-        UserError: something else is in it, or a key that is no text; its place is named.
-
-    >>> plain({"loss": math.nan, "shape": (2, 3), "file": Path("a/b")})
-    {'loss': 'nan', 'shape': [2, 3], 'file': 'a/b'}
-    """
-    if isinstance(value, Enum):
-        value = value.value
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(float(value)) if numbers_only else float(value)
-    if value is None or type(value) in (bool, int, float, str):
-        return value
-    if isinstance(value, Mapping):
-        for key in value:
-            if not isinstance(key, str):
-                raise UserError(f"the key {key!r} is no text", where=at or "top level", remedy="Use texts as keys.")
-        return {
-            str(key): plain(one, numbers_only=numbers_only, at=f"{at}.{key}" if at else key)
-            for key, one in value.items()
-        }
-    if isinstance(value, (list, tuple)):
-        return [plain(one, numbers_only=numbers_only, at=f"{at}[{i}]") for i, one in enumerate(value)]
-    if isinstance(value, (str, Path)):
-        return str(value)
-    tolist = getattr(value, "tolist", None)  # NumPy and JAX arrays and scalars have it; this imports neither
-    if tolist is not None:
-        return plain(tolist(), numbers_only=numbers_only, at=at)
-    raise UserError(
-        f"a {type(value).__name__} cannot be recorded",
-        where=at or "top level",
-        remedy="Record numbers, texts, lists, arrays and dictionaries of these.",
-    )
-
-
-def sha256(data: bytes) -> str:
-    """SHA-256 of some bytes as 64 hexadecimal digits."""
-    return hashlib.sha256(data).hexdigest()
-
-
-# ---------------------------------------------------------------------------------------------------------------- logs
-class MetricsLog:
-    """A file of rows, one JSON object a line: `metrics.jsonl`, `decisions.jsonl`.
-
-    A row is handed to the operating system at once, so it survives the death of the process; it survives a power cut
-    after `sync`, which belongs before every checkpoint. Half a last line, left by a kill, is never read and goes at the
-    next append. NaN and the infinities are written as "nan", "inf" and "-inf" and read back as numbers.
-
-    Args:
-        path: the file; it is made at the first append, and read without being changed.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     log = MetricsLog(Path(folder) / "metrics.jsonl")
-    ...     log.append({"step": 100, "loss": 0.5})
-    ...     position = log.sync()
-    ...     log.append({"step": 200, "loss": math.inf})
-    ...     print(log.read())
-    ...     log.rewind(position)
-    ...     print(log.read())
-    ...     log.close()
-    [{'step': 100, 'loss': 0.5}, {'step': 200, 'loss': inf}]
-    [{'step': 100, 'loss': 0.5}]
-    """
-
-    def __init__(self, path: str | Path):
-        self.path = Path(path)
-        self._file: io.FileIO | None = None
-
-    def append(self, row: Mapping[str, Any]) -> None:
-        """Adds one row; `row["step"]` is an integer.
-
-        Raises:
-            UserError: no integer "step", or a value that `plain` refuses.
-            RunError: the disk is full; the rows before are still there, and no part of this one.
-        """
-        values = plain(row)
-        if type(values.get("step")) is not int:
-            raise UserError(
-                'a row needs an integer "step"', where=str(self.path), remedy="Say which step it belongs to."
-            )
-        line = (json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n").encode()
-        file = self._open()
-        start = file.seek(0, os.SEEK_END)
-        try:
-            if file.write(line) != len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                file.truncate(start)
-            what = f"a row could not be written: {error.strerror}"
-            raise RunError(what, where=str(self.path), remedy="Free disk space, then resume the run.") from error
-
-    def read(self) -> list[dict[str, Any]]:
-        """All whole rows, in the order written; none if there is no file yet.
-
-        Raises:
-            DamagedError: a line is no JSON object; it is named.
-        """
-        try:
-            lines = self.path.read_bytes().split(b"\n")[:-1]  # what follows the last line end is half a row, or nothing
-        except FileNotFoundError:
-            return []
-        rows = []
-        for number, line in enumerate(lines, 1):
-            try:
-                row = json.loads(line)
-            except ValueError:
-                row = None
-            if not isinstance(row, dict) or "step" not in row:
-                raise DamagedError(
-                    'the line is no JSON object with a "step"',
-                    where=f"{self.path}, line {number}",
-                    remedy="Remove that line, or resume from a checkpoint before it.",
-                )
-            rows.append(_with_numbers(row))
-        return rows
-
-    def sync(self) -> int:
-        """Waits until the disk has every row; returns the length of the file in bytes, which `rewind` takes."""
-        file = self._open()
-        os.fsync(file.fileno())
-        return file.seek(0, os.SEEK_END)
-
-    def rewind(self, position: int) -> None:
-        """Drops every row after `position`, a value that `sync` returned and a checkpoint kept.
-
-        Raises:
-            DamagedError: the file is shorter: rows that were synced have been lost.
-        """
-        file = self._open()
-        length = file.seek(0, os.SEEK_END)
-        if length < position:
-            raise DamagedError(
-                f"the file has {length} bytes where the checkpoint saw {position}",
-                where=str(self.path),
-                remedy="Bring the file back from a copy, or resume from an older checkpoint.",
-            )
-        file.truncate(position)
-
-    def truncate(self, to_step: int, *, phase: int | None = None) -> None:
-        """Drops the rows after a step, for a caller that kept no position.
-
-        Args:
-            to_step: the last step whose rows stay.
-            phase: the phase that `to_step` counts in, where each row's "step" counts within its "phase" (an index);
-                None: "step" counts over the whole run.
-        """
-
-        def stays(row: dict[str, Any]) -> bool:
-            return (
-                row["step"] <= to_step if phase is None else (row.get("phase", phase), row["step"]) <= (phase, to_step)
-            )
-
-        rows = self.read()
-        kept = [row for row in rows if stays(row)]
-        if len(kept) < len(rows):
-            self.close()
-            write_text_atomic(self.path, "".join(json.dumps(plain(row), ensure_ascii=False) + "\n" for row in kept))
-
-    def close(self) -> None:
-        """Closes the file; the next append opens it again."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-    def _open(self) -> io.FileIO:
-        if self._file is None:
-            is_new = not self.path.exists()
-            try:
-                file = open(self.path, "ab+", buffering=0)  # held open between rows
-            except OSError as error:
-                what = f"the log cannot be opened: {error.strerror}"
-                raise RunError(what, where=str(self.path), remedy="Make its folder writable.") from error
-            if is_new:
-                sync_folder(self.path.parent)
-            file.seek(0)
-            file.truncate(file.read().rfind(b"\n") + 1)  # half a row left by a kill
-            self._file = file
-        return self._file
-
-
-def _with_numbers(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _with_numbers(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_with_numbers(one) for one in value]
-    return float(value) if value in ("nan", "inf", "-inf") else value
-
-
-# ------------------------------------------------------------------------------------------------------- run directory
 def new_run_path(root: str | Path, study: str) -> Path:
     """A fresh path `root/study/<time>-<id>`, the time in UTC so that names sort by it. Makes nothing.
 
@@ -478,11 +222,16 @@ class RunDirectory:
 
     def config(self) -> dict[str, Any]:
         """The resolved settings. Raises DamagedError if the file is no longer TOML."""
-        return _parsed(self.path / "config.toml", tomllib.loads)
+        path = self.path / "config.toml"
+        try:
+            return tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:  # what is no UTF-8 or no TOML is a ValueError
+            what = f"the file cannot be read: {error}"
+            raise DamagedError(what, where=str(path), remedy="Restore it from a copy.") from error
 
     def environment(self) -> dict[str, Any]:
         """What `describe_environment` said at the beginning. Raises DamagedError if the file is no longer JSON."""
-        return _parsed(self.path / "environment.json", json.loads)
+        return read_json(self.path / "environment.json")
 
     def verify_sources(self) -> list[Path]:
         """The run's copies of its sources, the study first, after comparing each with its SHA-256.
@@ -491,7 +240,7 @@ class RunDirectory:
             UserError: a copy was changed, removed or added since the run began; it is named.
         """
         folder = self.path / "source"
-        entries = _parsed(folder / "manifest.json", json.loads)["files"]
+        entries = read_json(folder / "manifest.json")["files"]
         names = {entry["path"]: entry["sha256"] for entry in entries}
         found = {
             one.relative_to(folder).as_posix()
@@ -574,15 +323,6 @@ def _toml(config: Mapping[str, Any]) -> str:
         inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
         waiting.extend((f"{name}.{key}", one) for key, one in inner)
     return tomli_w.dumps(settings)
-
-
-def _parsed(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
-    try:
-        return parse(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:  # every parser's error is a ValueError
-        raise DamagedError(
-            f"the file cannot be read: {error}", where=str(path), remedy="Restore it from a copy."
-        ) from error
 
 
 def _version(package: str) -> str | None:
