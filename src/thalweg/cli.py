@@ -1,0 +1,176 @@
+"""The command line: one thin function per command. Everything heavy is imported inside the function that needs it."""
+
+import enum
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from thalweg.errors import ThalwegError, UserError
+
+if TYPE_CHECKING:
+    from thalweg.tables import TableFit
+
+app = typer.Typer(
+    name="thalweg",
+    help="Train networks for science, and know whether to trust them.",
+    no_args_is_help=True,
+    rich_markup_mode=None,  # plain help: half the time to start
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class TaskOption(enum.StrEnum):
+    """What a target is."""
+
+    number = "number"
+    classes = "classes"
+
+
+Table = Annotated[Path, typer.Argument(help="The table: .csv, .tsv, .parquet, .npz or .h5.", show_default=False)]
+Run = Annotated[Path, typer.Argument(help="A run folder.", show_default=False)]
+Columns = list[str] | None
+
+
+@app.command()
+def fit(
+    table: Table,
+    target: Annotated[str, typer.Option(metavar="COLUMN", help="Column to predict.", show_default=False)],
+    out: Annotated[Path | None, typer.Option(help="Run folder to make; by default runs/TABLE/TIME-ID.")] = None,
+    seed: Annotated[int, typer.Option(help="Everything random follows from it.")] = 0,
+    task: Annotated[TaskOption | None, typer.Option(help="What the target is; by default it says itself.")] = None,
+    group: Annotated[str | None, typer.Option(metavar="COLUMN", help="Never split rows that share this column's value.")] = None,
+    time: Annotated[str | None, typer.Option(metavar="COLUMN", help="Test on the rows that are latest by this column.")] = None,
+    ignore: Annotated[Columns, typer.Option(metavar="COLUMN", help="Leave this column out (repeatable).")] = None,
+    categorical: Annotated[Columns, typer.Option(metavar="COLUMN", help="Take this column as categories (repeatable).")] = None,
+    set_: Annotated[Columns, typer.Option("--set", metavar="KEY=VALUE", help="A setting (repeatable).")] = None,
+) -> None:
+    """Fit an ensemble to a table, measure it against baselines, and write a report.
+
+    Example: thalweg fit houses.csv --target price
+    """
+    from thalweg.data import Task
+    from thalweg.tables import Request, TableSettings, fit_table
+    from thalweg.train import progress_callback
+    from thalweg.train.record import new_run_path
+
+    request = Request(
+        table,
+        target,
+        None if task is None else Task(task.value),
+        group,
+        time,
+        tuple(ignore or ()),
+        tuple(categorical or ()),
+        seed,
+        TableSettings.from_pairs(set_ or ()),
+    )
+    _keep_compiled_programs()
+    folder = out or new_run_path("runs", table.stem)
+    _tell(fit_table(request, folder, callbacks=[progress_callback()]))
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="A run folder, or its model folder.", show_default=False)],
+    table: Table,
+    out: Annotated[Path | None, typer.Option(help="CSV file to write; by default standard output.")] = None,
+) -> None:
+    """Predict the rows of a table, with doubt, and mark rows unlike the training rows.
+
+    Example: thalweg predict runs/houses/… new_houses.csv --out prices.csv
+    """
+    from thalweg.tables import predict_table
+    from thalweg.train.files import write_text_atomic
+
+    if out is not None and out.exists():
+        raise UserError("the output file exists already", where=str(out), remedy="Choose another name.")
+    _keep_compiled_programs()
+    found = predict_table(model, table)
+    for note in found.attrs["notes"]:
+        typer.echo(f"note: {note}", err=True)
+    text = found.to_csv(index=False)
+    if out is None:
+        typer.echo(text, nl=False)
+        return
+    write_text_atomic(out, text)
+    outside = int((found["outside_training_range"] != "").sum())
+    typer.echo(f"{len(found)} rows written to {out}; {outside} lie outside the training range", err=True)
+
+
+@app.command()
+def resume(
+    run: Run,
+    epochs: Annotated[int, typer.Option(min=0, help="Train this many epochs more than was asked for before.")] = 0,
+    table: Annotated[Path | None, typer.Option(help="Where the table is now, if it has moved.")] = None,
+) -> None:
+    """Go on with an interrupted run, bit for bit, or extend a finished one."""
+    from thalweg.tables import resume_table
+    from thalweg.train import progress_callback
+
+    _keep_compiled_programs()
+    _tell(resume_table(run, table=table, epochs=epochs, callbacks=[progress_callback()]))
+
+
+@app.command()
+def report(run: Run) -> None:
+    """Write the report page of a run anew; no training, nothing from the run is executed."""
+    from thalweg.report import write_report
+
+    typer.echo(write_report(run))
+
+
+def _tell(found: "TableFit") -> None:
+    """The verdict and the scores, as a person reads them."""
+    from collections import Counter
+
+    counts = Counter(verdict.status.value for verdict in found.verdicts)
+    lines = ["verdict: " + ", ".join(f"{status} ({n} of {len(found.verdicts)})" for status, n in counts.items())]
+    seen: set[str] = set()
+    for verdict in found.verdicts:
+        if verdict.remedy and verdict.status.value not in seen:
+            lines.append(f"  {verdict.status.value}: {verdict.evidence}. {verdict.remedy}")
+        seen.add(verdict.status.value)
+        for finding in verdict.findings:
+            if finding.name not in seen:
+                lines.append(f"  {finding.name}: {finding.evidence}. {finding.remedy}")
+            seen.add(finding.name)
+    metric = found.scores["metric"]
+    for model in found.scores["models"]:
+        value, low, high = model["values"][metric]
+        lines.append(f"  {model['name']:<22} {metric} {value:8.4g}  [{low:.4g}, {high:.4g}]")
+    lines += [found.scores["recommendation"]["sentence"], f"run:    {found.run}", f"report: {found.report}"]
+    typer.echo("\n".join(lines))
+
+
+def _keep_compiled_programs() -> None:
+    """Compiled programs are kept between runs, so that the second run of a kind starts at once."""
+    import jax
+
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    jax.config.update("jax_compilation_cache_dir", str(home / "thalweg" / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def main() -> NoReturn:
+    """Run the command line; a user's error is one message and status 2, never a traceback."""
+    try:
+        app()
+    except ThalwegError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_status)
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(1)
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

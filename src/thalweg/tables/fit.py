@@ -1,0 +1,202 @@
+"""`thalweg fit`: a table to an ensemble that is measured against baselines, in a run folder that can be resumed."""
+
+import math
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from thalweg.data import Task
+from thalweg.errors import RunError, UserError
+from thalweg.losses import cross_entropy, gaussian_nll
+from thalweg.nn import save_model
+from thalweg.objective import Objective, Supervised
+from thalweg.optim import adamw
+from thalweg.report import write_report
+from thalweg.tables.baselines import fit_baselines
+from thalweg.tables.model import CLASSES, ClassModel, Ensemble, NumberModel
+from thalweg.tables.prepare import Prepared, prepare_table
+from thalweg.tables.request import Request, TableSettings
+from thalweg.tables.scores import score_models
+from thalweg.train import Callback, FitFailed, FitInterrupted, FitMany, NoImprovement, Phase, RunDirectory, Verdict
+from thalweg.train.files import read_json, write_json_atomic
+from thalweg.trust import predict_classes, predict_numbers
+
+PRECISION = jnp.float64
+"""Raw columns go into the model, which normalizes them itself: a column like 1e9 ± 1 needs more than float32."""
+
+STEPS = 3_000
+"""Steps of a fit whose epochs are not given."""
+
+
+@dataclass(frozen=True)
+class TableFit:
+    """What `fit_table` leaves.
+
+    Attributes:
+        run: the run folder.
+        verdicts: of the members.
+        scores: what `scores.json` holds.
+        report: the page.
+    """
+
+    run: Path
+    verdicts: list[Verdict]
+    scores: dict[str, Any]
+    report: Path
+
+
+def fit_table(request: Request, out: Path, *, callbacks: Sequence[Callback] = ()) -> TableFit:
+    """Fit a table in a new run folder.
+
+    Args:
+        request: what is asked.
+        out: the run folder; must not exist, or be empty.
+        callbacks: listeners.
+    Raises:
+        UserError: the table or the request cannot be used; nothing has been written.
+        FitFailed, FitInterrupted: see `fit_many`; the record and a report are there.
+    """
+    prepared = prepare_table(request)
+    config = request.to_config()
+    with RunDirectory.create(out, config, seed=request.seed, precision=jnp.dtype(PRECISION).name) as run:
+        return _carry_out(request, prepared, run, callbacks)
+
+
+def resume_table(path: Path, *, table: Path | None = None, epochs: int = 0, callbacks: Sequence[Callback] = ()) -> TableFit:
+    """Go on with a run from its latest checkpoint, bit for bit as if it had not stopped.
+
+    Args:
+        path: the run folder.
+        table: where the table is now; None: where it was.
+        epochs: more passes than were asked for before, at the schedule's last rate.
+        callbacks: listeners.
+    Raises:
+        UserError: no run of a table, a changed table, a damaged checkpoint, or a second writer.
+    """
+    run = RunDirectory.open(path)
+    request = Request.from_config(run.config(), table=table, where=str(path / "config.toml"))
+    if epochs < 0:
+        raise UserError(f"the number of further epochs must not be negative, but is {epochs}")
+    prepared = prepare_table(request)
+    with run:
+        extension = run.path / "extension.json"
+        if epochs:
+            write_json_atomic(extension, {"epochs": _extension(extension) + epochs})
+        return _carry_out(request, prepared, run, callbacks)
+
+
+def _extension(path: Path) -> int:
+    return int(read_json(path)["epochs"]) if path.exists() else 0
+
+
+def _carry_out(request: Request, prepared: Prepared, run: RunDirectory, callbacks: Sequence[Callback]) -> TableFit:
+    """Everything that follows from the request alone: the same whether begun or resumed."""
+    write_json_atomic(run.path / "data.json", prepared.data)
+    failure: FitFailed | FitInterrupted | None = None
+    try:
+        found = _train(request, prepared, run, callbacks)
+    except (FitFailed, FitInterrupted) as error:
+        failure = error
+        assert isinstance(error.fit, FitMany)
+        found = error.fit
+    write_json_atomic(run.path / "verdict.json", {"members": [verdict.to_json() for verdict in found.verdicts]})
+    write_json_atomic(run.path / "conduct.json", found.conduct)
+    if failure is not None:
+        write_report(run.path)
+        raise failure
+    scores = _examine(request, prepared, found, run)
+    _save(Ensemble(tuple(found.models)), prepared, run)
+    return TableFit(run.path, found.verdicts, scores, write_report(run.path))
+
+
+def _train(request: Request, prepared: Prepared, run: RunDirectory, callbacks: Sequence[Callback]) -> FitMany:
+    settings, split = request.settings, prepared.split
+    batch = settings.batch or int(np.clip(2 ** round(math.log2(max(len(split.train) / 50, 1))), 16, 256))
+    batch = min(batch, len(split.train))
+    per_epoch = math.ceil(len(split.train) / batch)
+    epochs = settings.epochs or math.ceil(STEPS / per_epoch)
+    steps = epochs * per_epoch
+    # one cycle of the cosine after a short warm-up; it ends at a hundredth, so that a resumed run still moves
+    warm = max(1, steps // 20)
+    rate = optax.warmup_cosine_decay_schedule(settings.rate / 20, settings.rate, warm, max(steps, warm + 1), settings.rate / 100)
+    more = _extension(run.path / "extension.json") * per_epoch
+    look = max(1, steps // 150)
+    stop = NoImprovement(max(look, int(settings.patience * steps)), every=look)
+    with jax.enable_x64(True):
+        loss = gaussian_nll if prepared.task is Task.NUMBER else cross_entropy
+        term = lambda rows, size: Supervised(*_arrays(prepared, rows), loss=loss, batch_size=size)
+        objective = Objective(data=term(split.train, batch))
+        validation = Objective(data=term(split.validation, None))
+        models = [_model(prepared, settings, jax.random.key(seed)) for seed in _seeds(request)]
+        optimizer = adamw(rate, decay=settings.decay, clip=10.0)
+        return _fit(models, objective, validation, Phase(optimizer, steps + more, until=stop), request, run, look, callbacks)
+
+
+def _fit(models, objective, validation, phase, request: Request, run: RunDirectory, look: int, callbacks) -> FitMany:
+    from thalweg.train import fit_many
+
+    return fit_many(
+        models, objective, phase, seeds=_seeds(request), validation=validation, log_every=look, run=run,
+        checkpoint_seconds=10.0, callbacks=callbacks,
+    )  # fmt: skip
+
+
+def _seeds(request: Request) -> list[int]:
+    return [request.seed * 1_000 % 2**31 + i for i in range(request.settings.members)]
+
+
+def _arrays(prepared: Prepared, rows: np.ndarray) -> tuple[jax.Array, jax.Array]:
+    x, y = jnp.asarray(prepared.x[rows], PRECISION), prepared.y[rows]
+    return x, jnp.asarray(y, PRECISION if prepared.task is Task.NUMBER else jnp.int32)
+
+
+def _model(prepared: Prepared, settings: TableSettings, key: jax.Array) -> NumberModel | ClassModel:
+    shape: dict[str, Any] = {"width": settings.width, "depth": settings.depth, "dropout": settings.dropout}
+    x, y = prepared.x[prepared.split.train], prepared.y[prepared.split.train]
+    if prepared.task is Task.NUMBER:
+        return NumberModel(x, y, key=key, dtype=PRECISION, **shape)
+    return ClassModel(x, prepared.classes, key=key, dtype=PRECISION, **shape)
+
+
+def _examine(request: Request, prepared: Prepared, found: FitMany, run: RunDirectory) -> dict[str, Any]:
+    """Scores on the test rows beside the baselines', and what the report shows."""
+    x, y, test = prepared.x, prepared.y, prepared.split.test
+    seen = np.setdiff1d(np.arange(len(y)), test)
+    number = prepared.task is Task.NUMBER
+    with jax.enable_x64(True):
+        prediction = (predict_numbers if number else predict_classes)(found.models, x[test])
+    baselines = fit_baselines(prepared.task, x[seen], y[seen], x[test], prepared.classes, request.seed)
+    answers = {"thalweg": prediction.mean} | {baseline.name: baseline.answers for baseline in baselines}
+    scores = score_models(prepared.task, y[test], answers, request.seed)
+    arrays = {"truth": y[test], "outside": prepared.outside[test], "epistemic": prediction.epistemic}
+    if number:
+        arrays |= {"mean": prediction.mean, "aleatoric": prediction.aleatoric}
+    else:
+        scores["classes"] = list(prepared.schema.target.classes)  # pyright: ignore[reportAttributeAccessIssue]
+        chosen = prediction.mean.argmax(1)
+        doubt = np.take_along_axis(prediction.epistemic, chosen[:, None], axis=1)[:, 0]
+        arrays |= {"probability": prediction.mean, "epistemic": doubt}
+    np.savez(run.arrays / "test.npz", allow_pickle=False, **arrays)
+    write_json_atomic(run.path / "scores.json", scores)
+    return scores
+
+
+def _save(ensemble: Ensemble, prepared: Prepared, run: RunDirectory) -> None:
+    """Write the model beside the old one, then take its place."""
+    fresh = run.path / "model.new"
+    shutil.rmtree(fresh, ignore_errors=True)
+    metadata = {"kind": "table", "schema": prepared.schema.to_json(), "task": prepared.task.value}
+    save_model(fresh, ensemble, metadata, classes=CLASSES)
+    try:
+        if run.model.exists():
+            shutil.rmtree(run.model)
+        fresh.rename(run.model)
+    except OSError as error:
+        raise RunError(f"the model could not be put in place: {error.strerror}", where=str(run.model)) from error

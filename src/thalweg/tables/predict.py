@@ -1,0 +1,81 @@
+"""`thalweg predict`: a saved ensemble on new rows, with doubt, and a mark on rows unlike the training rows."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from thalweg.data import ClassTarget, NumberTarget, TableSchema, read_table
+from thalweg.errors import DamagedError, UserError
+from thalweg.nn import load_model
+from thalweg.tables.model import CLASSES, Ensemble
+from thalweg.trust import predict_classes, predict_numbers
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def load_table_model(path: Path) -> tuple[Ensemble, TableSchema]:
+    """A model that `thalweg fit` saved.
+
+    Args:
+        path: the run folder, or its `model` folder.
+    Raises:
+        UserError: there is no model, or one of another kind.
+        DamagedError: its files are not what was written.
+    """
+    folder = path / "model" if (path / "config.toml").is_file() else path
+    if path != folder and not (folder / "model.json").exists():
+        raise UserError("the run has no model yet", where=str(path), remedy="Finish it first: thalweg resume.")
+    with jax.enable_x64(True):
+        model, metadata = load_model(folder, classes=CLASSES)
+    if metadata.get("kind") != "table" or not isinstance(model, Ensemble):
+        raise UserError("the model was not made by `thalweg fit`", where=str(folder))
+    if "schema" not in metadata:
+        raise DamagedError("the model file has no schema", where=str(folder))
+    return model, TableSchema.from_json(metadata["schema"], str(folder))
+
+
+def predict_table(path: Path, table: Path) -> "pd.DataFrame":
+    """Predictions for every row of a table.
+
+    Args:
+        path: run or model folder.
+        table: the file; it may hold more columns than the model needs.
+    Returns:
+        one row per row of the table, in its order. For a number: `mean`, `aleatoric_std`, `epistemic_std`, `total_std`
+        in the target's units; for classes: `prediction`, a `probability_…` each, `aleatoric_std`, `epistemic_std` of
+        the predicted class's probability. `outside_training_range` names the columns that are unlike the training
+        rows, empty if none are.
+    Raises:
+        UserError: the model or the table cannot be used.
+    """
+    import pandas as pd
+
+    model, schema = load_table_model(path)
+    frame = read_table(table)
+    encoded = schema.encode(frame, table.name)
+    columns: dict[str, Any] = {}
+    with jax.enable_x64(True):
+        if isinstance(schema.target, NumberTarget):
+            found = predict_numbers(model.members, encoded.features)
+            columns = {
+                "mean": found.mean,
+                "aleatoric_std": found.aleatoric,
+                "epistemic_std": found.epistemic,
+                "total_std": found.total,
+            }
+        else:
+            assert isinstance(schema.target, ClassTarget)
+            found = predict_classes(model.members, encoded.features)
+            chosen = found.mean.argmax(1)
+            at = lambda values: np.take_along_axis(values, chosen[:, None], axis=1)[:, 0]
+            columns["prediction"] = np.asarray(schema.target.classes, object)[chosen]
+            columns |= {f"probability_{name}": found.mean[:, i] for i, name in enumerate(schema.target.classes)}
+            columns |= {"aleatoric_std": at(found.aleatoric), "epistemic_std": at(found.epistemic)}
+    names = np.asarray(encoded.columns, object)
+    columns["outside_training_range"] = ["; ".join(names[row]) if row.any() else "" for row in encoded.outside]
+    result = pd.DataFrame(columns)
+    result.attrs["notes"] = [*frame.attrs.get("notes", ()), *encoded.notes]
+    return result

@@ -1,0 +1,120 @@
+"""What a user asked of a table, as it stands in a run's `config.toml`."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import pydantic
+
+from thalweg.data import Task
+from thalweg.errors import UserError
+from thalweg.settings import Settings
+
+
+class TableSettings(Settings):
+    """How a table is fitted."""
+
+    members: int = pydantic.Field(5, ge=1, le=100, description="networks in the ensemble")
+    epochs: int | None = pydantic.Field(None, ge=1, description="passes over the training rows; by default 3,000 steps")
+    width: int = pydantic.Field(64, ge=1, le=4096, description="units in each hidden layer")
+    depth: int = pydantic.Field(2, ge=0, le=20, description="hidden layers; 0 leaves the linear path alone")
+    dropout: float = pydantic.Field(0.1, ge=0, lt=1, description="share of hidden units silenced in training")
+    rate: float = pydantic.Field(3e-3, gt=0, le=10, description="largest learning rate of AdamW")
+    decay: float = pydantic.Field(0.03, ge=0, le=100, description="decoupled weight decay of AdamW")
+    batch: int | None = pydantic.Field(None, ge=1, description="rows a step; by default a fiftieth, 16 to 256")
+    patience: float = pydantic.Field(0.4, gt=0, le=1, description="share of the steps without a better validation score")
+    validation: float = pydantic.Field(0.15, gt=0, lt=0.5, description="share of rows that choose the best weights")
+    test: float = pydantic.Field(0.15, gt=0, lt=0.5, description="share of rows that only the scores see")
+
+
+@dataclass(frozen=True)
+class Request:
+    """A table, its target, and how to split and fit it.
+
+    Attributes:
+        table: the file.
+        target: column to predict.
+        task: number or classes; None lets the target decide.
+        group: column whose values are never split; None for none.
+        time: column whose later rows are the test rows; None for none.
+        ignore: columns left out.
+        categorical: columns taken as categories however many values they have.
+        seed: everything random follows from it.
+        settings: of the fit.
+    """
+
+    table: Path
+    target: str
+    task: Task | None = None
+    group: str | None = None
+    time: str | None = None
+    ignore: tuple[str, ...] = ()
+    categorical: tuple[str, ...] = ()
+    seed: int = 0
+    settings: TableSettings = TableSettings()
+
+    def __post_init__(self):
+        if self.group is not None and self.time is not None:
+            raise UserError("a table is split by group or by time, not by both", remedy="Leave out --group or --time.")
+        if not 0 <= self.seed < 2**31:
+            raise UserError(f"the seed must be between 0 and 2**31 - 1, not {self.seed}")
+
+    def to_config(self) -> dict[str, Any]:
+        """What `config.toml` holds; what was not asked is left out."""
+        table: dict[str, Any] = {
+            "path": str(self.table.resolve()),
+            "sha256": file_sum(self.table),
+            "target": self.target,
+            "ignore": list(self.ignore),
+            "categorical": list(self.categorical),
+        }
+        optional = {"task": self.task and self.task.value, "group": self.group, "time": self.time}
+        table |= {name: value for name, value in optional.items() if value is not None}
+        settings = {name: value for name, value in self.settings.model_dump().items() if value is not None}
+        return {"kind": "table", "seed": self.seed, "table": table, "settings": settings}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], *, table: Path | None, where: str) -> Self:
+        """The request of an earlier run.
+
+        Args:
+            config: of `to_config`.
+            table: where the file is now; None: where it was.
+            where: the config file, for messages.
+        Raises:
+            UserError: another kind of run, or the table has changed or is gone.
+        """
+        if config.get("kind") != "table":
+            raise UserError(f"this run is not of a table, but of kind {config.get('kind')!r}", where=where)
+        asked = config["table"]
+        file = table or Path(asked["path"])
+        if not file.is_file():
+            raise UserError("the run's table is gone", where=str(file), remedy="Say where it is now: --table FILE.")
+        if file_sum(file) != asked["sha256"]:
+            raise UserError(
+                "the table has changed since the run began, so going on would mix two data sets",
+                where=str(file),
+                remedy="Bring the old file back, or begin a new run with `thalweg fit`.",
+            )
+        return cls(
+            file,
+            asked["target"],
+            Task(asked["task"]) if "task" in asked else None,
+            asked.get("group"),
+            asked.get("time"),
+            tuple(asked["ignore"]),
+            tuple(asked["categorical"]),
+            config["seed"],
+            TableSettings.checked(config["settings"], where=where),
+        )
+
+
+def file_sum(path: Path) -> str:
+    """SHA-256 of a file, 64 hexadecimal digits; UserError if it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"the file cannot be read: {error.strerror}", where=str(path)) from error
