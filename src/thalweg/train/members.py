@@ -216,18 +216,6 @@ LARGE = 100_000
 """Parameters beyond which one step outweighs the cost of calling it from Python (some 0.1 ms)."""
 
 
-def has_convolution(jaxpr: Any) -> bool:
-    """Whether a traced program contains a convolution, at any depth."""
-    for equation in jaxpr.eqns:
-        if equation.primitive.name == "conv_general_dilated":
-            return True
-        for value in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda v: hasattr(v, "eqns")):
-            inner = getattr(value, "jaxpr", value)
-            if hasattr(inner, "eqns") and has_convolution(inner):
-                return True
-    return False
-
-
 def _stack(trees: Sequence[PyTree]) -> PyTree:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
