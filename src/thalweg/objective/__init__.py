@@ -2,6 +2,7 @@
 
 from thalweg.objective.constraints import AtMost as AtMost
 from thalweg.objective.constraints import Equal as Equal
+from thalweg.objective.keys import named_key as named_key
 from thalweg.objective.objective import Objective as Objective
 from thalweg.objective.objective import ObjectiveState as ObjectiveState
 from thalweg.objective.partition import Parts as Parts
@@ -10,6 +11,7 @@ from thalweg.objective.partition import only as only
 from thalweg.objective.partition import running_statistics as running_statistics
 from thalweg.objective.partition import split as split
 from thalweg.objective.partition import trainable as trainable
+from thalweg.objective.precision import cast as cast
 from thalweg.objective.problem import Batch as Batch
 from thalweg.objective.problem import Evaluation as Evaluation
 from thalweg.objective.problem import Problem as Problem

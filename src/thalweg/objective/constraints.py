@@ -11,6 +11,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from thalweg.errors import UserError
 from thalweg.objective.sources import AbstractSource, Examples
@@ -37,7 +38,7 @@ class AbstractConstraint(AbstractTerm):
     """
 
     quantity: Callable[[PyTree, PyTree], jax.Array]
-    bound: jax.Array
+    bound: Any
     source: AbstractSource
     weight: float | jax.Array
     state: MultiplierState | None
@@ -52,16 +53,17 @@ class AbstractConstraint(AbstractTerm):
         penalty: float = 10.0,
     ):
         self.quantity, self.source, self.weight, self.state = quantity, source, 1.0, None
-        self.bound = jnp.asarray(bound, jax.dtypes.canonicalize_dtype(float))
-        if not bool(jnp.isfinite(self.bound).all()):
+        self.bound = bound if isinstance(bound, jax.Array) else np.asarray(bound, np.float64)
+        if not bool(np.isfinite(self.bound).all()):
             raise UserError("a constraint's bound must be finite")
         if not penalty > 1:
             raise UserError(f"a constraint's first penalty must be above 1, not {penalty}")
         self.first_penalty = float(penalty)
 
     def init(self, key: Key) -> MultiplierState:
-        penalty = jnp.asarray(self.first_penalty, self.bound.dtype)
-        return MultiplierState(jnp.zeros_like(self.bound), penalty, penalty**-0.1, 1 / penalty)
+        zero = jnp.zeros_like(jnp.asarray(self.bound))
+        penalty = jnp.asarray(self.first_penalty, zero.dtype)
+        return MultiplierState(zero, penalty, penalty**-0.1, 1 / penalty)
 
     def bind(self, state: MultiplierState) -> "AbstractConstraint":
         return eqx.tree_at(lambda term: term.state, self, state, is_leaf=lambda leaf: leaf is None)
@@ -72,7 +74,7 @@ class AbstractConstraint(AbstractTerm):
         if values.shape[1:] != self.bound.shape:
             raise UserError(f"the quantity has shape {values.shape[1:]}, its bound {self.bound.shape}")
         weights = jnp.ones(examples.size, values.dtype) if examples.weights is None else examples.weights
-        return jnp.tensordot(weights, values, axes=1) / examples.size - self.bound.astype(values.dtype)
+        return jnp.tensordot(weights, values, axes=1) / examples.size - jnp.asarray(self.bound, values.dtype)
 
     def next_multiplier(self, violation: jax.Array, state: MultiplierState) -> jax.Array:
         """First-order update of the multiplier."""

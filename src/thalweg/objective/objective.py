@@ -5,10 +5,12 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from thalweg.errors import UserError
+from thalweg.objective.keys import named_key
+from thalweg.objective.precision import cast
 from thalweg.objective.problem import Batch, ObjectiveState, Problem
-from thalweg.objective.sources import Examples
 from thalweg.objective.term import AbstractTerm, Slope
 from thalweg.types import Key, Params, PyTree
 
@@ -17,8 +19,9 @@ class Objective(eqx.Module):
     """total = Σ wᵢ · mean cost of term i.
 
     Args:
-        terms: the terms by name.
+        terms: the terms by name; they are kept in the order of their names.
         refresh_every: steps between two calls of `refresh` (held points drawn afresh, multipliers moved); 0: never.
+        dtype: floating type of all that is drawn; None as the sources have it, until `fit` chooses by `astype`.
 
     >>> import jax.numpy as jnp
     >>> from thalweg.losses import squared_error
@@ -30,8 +33,9 @@ class Objective(eqx.Module):
 
     terms: dict[str, AbstractTerm]
     refresh_every: int = eqx.field(static=True)
+    dtype: Any = eqx.field(static=True)
 
-    def __init__(self, *, refresh_every: int = 0, **terms: AbstractTerm):
+    def __init__(self, *, refresh_every: int = 0, dtype: Any = None, **terms: AbstractTerm):
         if not terms:
             raise UserError("an objective needs at least one term", remedy="Objective(data=Supervised(…)).")
         for name, term in terms.items():
@@ -41,7 +45,17 @@ class Objective(eqx.Module):
                 raise UserError("a term's weight must be one finite number", where=f"term '{name}'")
         if refresh_every < 0:
             raise UserError("refresh_every must not be negative", remedy="0 never refreshes.")
-        self.terms, self.refresh_every = terms, int(refresh_every)
+        # sorted as every pytree of JAX is: compiled or not, terms are added up in one order
+        self.terms, self.refresh_every = dict(sorted(terms.items())), int(refresh_every)
+        self.dtype = None if dtype is None else np.dtype(dtype)
+
+    def astype(self, dtype: Any) -> "Objective":
+        """The same landscape with its arrays on the device, and all that it holds or draws in one floating type.
+
+        Args:
+            dtype: a floating-point type; float64 needs `jax.enable_x64`.
+        """
+        return Objective(refresh_every=self.refresh_every, dtype=dtype, **cast(self.terms, dtype))
 
     @property
     def varies(self) -> bool:
@@ -52,27 +66,6 @@ class Objective(eqx.Module):
     def host_terms(self) -> list[str]:
         """Names of the terms whose batches come from the host."""
         return [name for name, term in self.terms.items() if term.source.on_host]
-
-    def uses_key(self, model: PyTree, state: ObjectiveState) -> bool:
-        """Whether any term draws random numbers at `model`, so that the same batch costs differently another time.
-
-        Asked by handing over a key that is none: whoever touches it is stopped. Conservative: a term that fails for
-        another reason counts as using it (and fails again, visibly, in the first step).
-        """
-        batch = self.draw(state, jnp.zeros((), jnp.int32), self.stream(state, 0))
-
-        def cost(term: AbstractTerm, examples: Examples) -> Any:
-            if term.is_coupled(model):
-                return term.batch_loss(model, examples, _NoKey())[0]  # pyright: ignore[reportArgumentType]
-            one = jax.tree.map(lambda leaf: leaf[0], examples.values)
-            return term.example_cost(model, one, _NoKey())  # pyright: ignore[reportArgumentType]
-
-        for name, term in self.terms.items():
-            try:
-                jax.eval_shape(lambda term=term, name=name: cost(term.bind(state.terms[name]), batch[name]))
-            except Exception:
-                return True
-        return False
 
     def spread(self, model: PyTree) -> dict[str, float]:
         """By data term: standard deviation of the model's outputs over examples, relative to that of the targets."""
@@ -86,23 +79,26 @@ class Objective(eqx.Module):
     def init(self, key: Key) -> ObjectiveState:
         """The state before the first step."""
         sources, states, weights = {}, {}, {}
-        for i, (name, term) in enumerate(self.terms.items()):
-            source_key, term_key = jax.random.split(jax.random.fold_in(key, i))
+        for name, term in self.terms.items():
+            source_key, term_key = jax.random.split(named_key(key, name))
             sources[name], states[name] = term.source.init(source_key), term.init(term_key)
             weights[name] = jnp.asarray(term.weight, _float_dtype(term.weight))
-        return ObjectiveState(sources, states, weights)
+        return self._cast(ObjectiveState(sources, states, weights))
 
     def draw(self, state: ObjectiveState, index: jax.Array, streamed: Batch | None = None) -> Batch:
         """Batch number `index`. Pure; terms on the host are taken from `streamed`."""
         streamed = streamed or {}
-        return {
-            name: streamed[name] if name in streamed else term.source.draw(state.sources[name], index)
-            for name, term in self.terms.items()
-        }
+        return self._cast(
+            {
+                name: streamed[name] if name in streamed else term.source.draw(state.sources[name], index)
+                for name, term in self.terms.items()
+            }
+        )
 
     def stream(self, state: ObjectiveState, index: int) -> Batch:
         """The part of batch number `index` that lives on the host."""
-        return {name: self.terms[name].source.stream(state.sources[name], index) for name in self.host_terms}
+        batch = {name: self.terms[name].source.stream(state.sources[name], index) for name in self.host_terms}
+        return self._cast(batch)
 
     def bind(self, static: PyTree, batch: Batch, state: ObjectiveState, key: Key | None) -> Problem:
         """Freeze all but the trainable params.
@@ -127,18 +123,17 @@ class Objective(eqx.Module):
         norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(gradient)))
         model, state, figures = problem.model(params), problem.state, {}
         sources, terms = {}, {}
-        for i, (name, term) in enumerate(self.terms.items()):
-            term_key, source_key = jax.random.split(jax.random.fold_in(key, i))
+        for name, term in self.terms.items():
+            term_key, source_key = jax.random.split(named_key(key, name))
             slope = Slope(model, problem.batch[name], norm, term_key)
             terms[name], found = term.refresh(state.terms[name], slope)
             sources[name] = term.source.refresh(state.sources[name], source_key)
             figures |= {f"{name}/{figure}": value for figure, value in found.items()}
-        return ObjectiveState(sources, terms, state.weights), figures
+        return self._cast(ObjectiveState(sources, terms, state.weights)), figures
+
+    def _cast(self, tree: PyTree) -> PyTree:
+        return tree if self.dtype is None else cast(tree, self.dtype)
 
 
 def _float_dtype(value: Any) -> Any:
     return value.dtype if isinstance(value, jax.Array) else jax.dtypes.canonicalize_dtype(float)
-
-
-class _NoKey:
-    """Stands where a random key would; any use of it raises."""

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from thalweg.errors import UserError
+from thalweg.objective.keys import named_key
 from thalweg.objective.sources import Examples
 from thalweg.objective.term import AbstractTerm, map_examples
 from thalweg.types import Key, Params, PyTree, Scalar, Where
@@ -74,10 +75,9 @@ class Problem(eqx.Module):
 
     def keys(self) -> dict[str, Key | None]:
         """A key for each term."""
-        names = list(self.terms)
         if self.key is None:
-            return dict.fromkeys(names)
-        return {name: jax.random.fold_in(self.key, i) for i, name in enumerate(names)}
+            return dict.fromkeys(self.terms)
+        return {name: named_key(self.key, name) for name in self.terms}
 
     def evaluate(self, params: Params) -> tuple[Scalar, Evaluation]:
         """The total and, by term, what it is made of. Differentiable in `params`."""

@@ -69,14 +69,26 @@ class AbstractSource(eqx.Module):
         return state
 
 
-def _checked(values: PyTree, weights: Any, batch_size: int | None, xp: Any) -> tuple[PyTree, Any]:
-    values = jax.tree.map(xp.asarray, values)
+def _array(leaf: Any) -> Any:
+    """A JAX array as it is, anything else as a NumPy one: JAX would round 64 bits to 32 before a precision is known."""
+    return leaf if isinstance(leaf, jax.Array) else np.asanyarray(leaf)
+
+
+def _is_numeric(leaf: Any) -> bool:
+    kinds = (jnp.number, jnp.bool_, jax.dtypes.prng_key)
+    return any(jnp.issubdtype(leaf.dtype, kind) for kind in kinds)
+
+
+def _checked(values: PyTree, weights: Any, batch_size: int | None) -> tuple[PyTree, Any]:
+    values = jax.tree.map(_array, values)
     sizes = {int(leaf.shape[0]) if leaf.ndim else -1 for leaf in jax.tree.leaves(values)}
     if not sizes:
         raise UserError("a source needs at least one array of examples", remedy="Pass arrays with a leading axis.")
     if len(sizes) > 1 or -1 in sizes:
         shapes = [tuple(leaf.shape) for leaf in jax.tree.leaves(values)]
         raise UserError("arrays of examples differ in their number of rows", where=f"shapes {shapes}")
+    if odd := [leaf.dtype for leaf in jax.tree.leaves(values) if not _is_numeric(leaf)]:
+        raise UserError(f"an array of examples of dtype {odd[0]}", remedy="Pass numbers, booleans or keys.")
     size = sizes.pop()
     if not 1 <= size <= LARGEST_SIZE:
         raise UserError(f"a source needs between 1 and 2**31 - 1 examples, not {size}")
@@ -92,17 +104,19 @@ def _checked(values: PyTree, weights: Any, batch_size: int | None, xp: Any) -> t
         if not np.isfinite(weights).all() or (weights < 0).any() or weights.sum() == 0:
             raise UserError("weights of examples must be finite, not negative, and not all zero")
         # Mean one over the population, so that a minibatch's weighted mean is unbiased for the whole sum.
-        weights = xp.asarray(weights / weights.mean(), next(_float_dtypes(values)))
+        weights = (weights / weights.mean()).astype(next(_float_dtypes(values)))
     return values, weights
 
 
 def _float_dtypes(values: PyTree):
-    yield from (leaf.dtype for leaf in jax.tree.leaves(values) if jnp.issubdtype(leaf.dtype, jnp.inexact))
+    yield from (leaf.dtype for leaf in jax.tree.leaves(values) if jnp.issubdtype(leaf.dtype, jnp.floating))
     yield jnp.dtype(jnp.float32)
 
 
 class Rows(AbstractSource):
     """Examples held on the device; every epoch visits each once, in a keyed random order.
+
+    NumPy arrays go to the device when a fit begins, in its precision; until then they are the caller's own.
 
     Args:
         values: a pytree of arrays with one leading axis of examples.
@@ -111,11 +125,11 @@ class Rows(AbstractSource):
     """
 
     values: PyTree
-    weights: jax.Array | None
+    weights: Any
     batch_size: int | None = eqx.field(static=True)
 
     def __init__(self, values: PyTree, *, weights: Any = None, batch_size: int | None = None):
-        self.values, self.weights = _checked(values, weights, batch_size, jnp)
+        self.values, self.weights = _checked(values, weights, batch_size)
         self.batch_size = batch_size
 
     @property
@@ -133,7 +147,7 @@ class Rows(AbstractSource):
         if self.batch_size is None:
             return Examples(self.values, self.weights)
         rows = rows_of_batch(state, index, self.batch_size, self.population)
-        take = lambda array: jnp.take(array, rows, axis=0, mode="clip")  # rows are in range: no fill, no check
+        take = lambda array: jnp.take(jnp.asarray(array), rows, axis=0, mode="clip")  # in range: no fill, no check
         return Examples(jax.tree.map(take, self.values), None if self.weights is None else take(self.weights))
 
 
@@ -152,7 +166,7 @@ class HostRows(AbstractSource):
     batch_size: int = eqx.field(static=True)
 
     def __init__(self, values: PyTree, *, batch_size: int, weights: Any = None):
-        self.rows = _Identity(Examples(*_checked(values, weights, batch_size, _HostArrays)))
+        self.rows = _Identity(Examples(*_checked(values, weights, batch_size)))
         self.batch_size = batch_size
 
     @property
@@ -173,14 +187,6 @@ class HostRows(AbstractSource):
     def stream(self, state: PyTree, index: int) -> Examples:
         rows = host_rows_of_batch(state, index, self.batch_size, self.population)
         return jax.tree.map(lambda array: np.asarray(array[rows]), self.rows.tree)
-
-
-class _HostArrays:
-    """The one function `_checked` needs of an array module, without copying a memory-mapped array."""
-
-    @staticmethod
-    def asarray(array: Any, dtype: Any = None) -> np.ndarray:
-        return np.asanyarray(array, dtype)
 
 
 class _Identity:

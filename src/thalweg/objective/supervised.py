@@ -3,12 +3,14 @@
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 
 from thalweg.errors import UserError
 from thalweg.nn import has_running_statistics, training_call
 from thalweg.objective.partition import running_statistics
+from thalweg.objective.precision import cast
 from thalweg.objective.sources import AbstractSource, Examples, Rows
 from thalweg.objective.term import AbstractTerm, map_examples, weighted_mean
 from thalweg.types import Key, PyTree, Scalar
@@ -51,7 +53,10 @@ class Supervised(AbstractTerm):
         weights: Any = None,
         batch_size: int | None = None,
     ):
-        if y is None and not hasattr(x, "draw"):
+        if isinstance(x, AbstractSource):
+            if not (y is None and weights is None and batch_size is None):
+                raise UserError("targets, weights and batch size belong to the source", where="Supervised(source, …)")
+        elif y is None:
             raise UserError("a supervised term needs targets", remedy="Pass `y`, or a source of pairs (x, y).")
         if y is not None and len(x_rows := _rows(x)) and len(y_rows := _rows(y)) and x_rows[0] != y_rows[0]:
             raise UserError(f"{x_rows[0]} inputs but {y_rows[0]} targets", remedy="Each input needs one target.")
@@ -93,7 +98,9 @@ class Supervised(AbstractTerm):
     def spread(self, model: PyTree) -> float | None:
         state = self.source.init(jax.random.key(0))
         examples = self.source.stream(state, 0) if self.source.on_host else self.source.draw(state, jnp.int32(0))
-        x, y = jax.tree.map(lambda leaf: jnp.asarray(leaf[:SPREAD_EXAMPLES]), examples.values)
+        dtypes = [leaf.dtype for leaf in jax.tree.leaves(model) if eqx.is_inexact_array(leaf)]
+        some = jax.tree.map(lambda leaf: leaf[:SPREAD_EXAMPLES], examples.values)
+        x, y = cast(some, dtypes[0]) if dtypes else some
         outputs = jax.tree.leaves(jax.vmap(lambda one: model(one, key=None))(x))
         if examples.size < 2 or not any(bool(jnp.any(leaf != leaf[:1])) for leaf in jax.tree.leaves(y)):
             return None

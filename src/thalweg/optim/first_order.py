@@ -35,11 +35,13 @@ class FirstOrder(AbstractOptimizer):
         self.transform = transform
 
     def init(self, problem: Problem, params: Params, key: Key) -> PyTree:
-        return self.transform.init(params)
+        with jax.numpy_dtype_promotion("standard"):  # Optax mixes int32 counts with floats
+            return self.transform.init(params)
 
     def step(self, problem: Problem, params: Params, state: PyTree, key: Key) -> tuple[Params, PyTree, StepInfo]:
         total, evaluation, gradient = value_and_gradient(problem, params)
-        updates, state = self.transform.update(gradient, state, params)
+        with jax.numpy_dtype_promotion("standard"):
+            updates, state = self.transform.update(gradient, state, params)
         params = optax.apply_updates(params, updates)
         info = StepInfo(total, evaluation.parts, True, evaluation.model_state, going(), {})
         return params, state, info

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from thalweg.objective import Objective
+from thalweg.objective import Objective, ObjectiveState
 from thalweg.train.interrupts import Interrupts
 from thalweg.train.journal import Journal
 from thalweg.train.members import Mode
@@ -49,9 +50,17 @@ class Streams:
         states: by member, the objective's state (order keys).
     """
 
-    def __init__(self, objective: Objective, states: Sequence[Any]):
-        self.objective, self.states = objective, states
+    def __init__(self, objective: Objective, states: Sequence[ObjectiveState]):
+        self.objective = objective
         self.pool = ThreadPoolExecutor(1) if objective.host_terms else None
+        self.wide = jax.dtypes.canonicalize_dtype(np.float64) == np.float64  # a new thread would not know
+        self.follow(states)
+
+    def follow(self, states: Sequence[ObjectiveState]) -> None:
+        """Stream by these states from now on. They are copied, since every step is handed its state to write over."""
+        names = self.objective.host_terms
+        copied = [jax.tree.map(jnp.copy, {name: state.sources[name] for name in names}) for state in states]
+        self.states = [ObjectiveState(sources, {}, {}) for sources in copied]
         self.ahead: dict[tuple[int, ...], Future[list[PyTree]]] = {}
 
     def at(self, batches: np.ndarray, *, then: np.ndarray | None = None) -> list[PyTree]:
@@ -67,8 +76,9 @@ class Streams:
         return found
 
     def _fetch(self, batches: tuple[int, ...]) -> list[PyTree]:
-        pairs = zip(self.states, batches, strict=True)
-        return [jax.device_put(self.objective.stream(state, max(batch, 0))) for state, batch in pairs]
+        with jax.enable_x64(self.wide):
+            pairs = zip(self.states, batches, strict=True)
+            return [self.objective.stream(state, max(batch, 0)) for state, batch in pairs]
 
     def close(self) -> None:
         """End the thread."""

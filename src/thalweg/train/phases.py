@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from thalweg.errors import UserError
-from thalweg.objective import Objective, ObjectiveState, split
+from thalweg.objective import Objective, ObjectiveState, cast, named_key, split
 from thalweg.train.members import (
     AbstractMembers,
     Layout,
@@ -19,10 +19,10 @@ from thalweg.train.members import (
     array_leaves,
     automatic_mode,
     batch_sharding,
-    has_convolution,
 )
 from thalweg.train.program import Phase
-from thalweg.train.walk import NEVER, Best, State, Tally, Walk, int32, named_key
+from thalweg.train.traced import has_convolution, used_inputs
+from thalweg.train.walk import NEVER, Best, State, Tally, Walk, int32
 from thalweg.types import PyTree
 
 
@@ -145,11 +145,6 @@ def phase_dtype(model: PyTree, phase: Phase, precision: Any) -> np.dtype:
     return dtype
 
 
-def cast(tree: PyTree, dtype: Any) -> PyTree:
-    """Every floating-point array of a pytree in one dtype; all else as it is."""
-    return jax.tree.map(lambda leaf: leaf.astype(dtype) if eqx.is_inexact_array(leaf) else leaf, tree)
-
-
 def prepare(travellers: Sequence[Traveller], objective: Objective, phase: Phase, choices: Choices) -> Prepared:
     """Everything that a phase needs, nothing compiled yet.
 
@@ -160,7 +155,8 @@ def prepare(travellers: Sequence[Traveller], objective: Objective, phase: Phase,
         choices: of the caller.
     """
     dtype = phase_dtype(travellers[0].model, phase, choices.precision)
-    objective, validation = cast(objective, dtype), cast(choices.validation, dtype)
+    objective = objective.astype(dtype)
+    validation = None if choices.validation is None else choices.validation.astype(dtype)
     parts = [split(cast(traveller.model, dtype), phase.where) for traveller in travellers]
     spread = choices.devices is not None and choices.layout is not Layout.SHARDED
     if spread:
@@ -174,20 +170,18 @@ def prepare(travellers: Sequence[Traveller], objective: Objective, phase: Phase,
     if members.placement is not None:
         everywhere = jax.sharding.NamedSharding(members.placement.mesh, jax.sharding.PartitionSpec())
         shared = jax.device_put(shared, everywhere)
+    traced = _traced(objective, parts[0].combine(), states[0])
     walk = Walk(
         phase,
         objective,
         validation,
         parts[0].static,
-        varies=objective.varies or objective.uses_key(parts[0].combine(), states[0].objective),
+        varies=objective.varies or used_inputs(traced)[-1],
         sharding=batch_sharding(choices.devices or ()) if spread else None,
         hold=members.hold,
     )
-    parameters, convolutional = (
-        array_leaves(parts[0].params),
-        _is_convolutional(objective, parts[0].combine(), states[0]),
-    )
-    mode, reason = automatic_mode(parameters, convolutional, bool(objective.host_terms))
+    parameters = array_leaves(parts[0].params)
+    mode, reason = automatic_mode(parameters, has_convolution(traced), bool(objective.host_terms))
     if choices.mode is not None and choices.mode is not mode:
         if objective.host_terms:
             raise UserError(
@@ -242,18 +236,16 @@ def _state(
     return jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), whole)
 
 
-def _is_convolutional(objective: Objective, model: PyTree, state: State) -> bool:
-    """Whether evaluating the objective convolves anything. Only traced, not run."""
+def _traced(objective: Objective, model: PyTree, state: State) -> Any:
+    """The cost of a batch as a program of (arrays of the model, dropout key), traced but not run."""
 
-    def evaluate(arrays: PyTree) -> Any:
-        whole = eqx.combine(arrays, static)
-        batch = {name: objective.terms[name].source.stream(state.objective.sources[name], 0) for name in streams}
-        examples = objective.draw(state.objective, int32(0), batch)
-        return objective.bind(whole, examples, state.objective, state.key).evaluate(whole)[0]
+    def cost(arrays: PyTree, key: Any) -> Any:
+        examples = objective.draw(state.objective, int32(0), streamed)
+        return objective.bind(static, examples, state.objective, key).evaluate(arrays)[0]
 
-    streams = objective.host_terms
+    streamed = objective.stream(state.objective, 0)
     arrays, static = eqx.partition(model, eqx.is_array)
-    return has_convolution(jax.make_jaxpr(evaluate)(arrays).jaxpr)
+    return jax.make_jaxpr(cost)(arrays, state.key).jaxpr
 
 
 def _refuse_uneven(objective: Objective, devices: int) -> None:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thalweg.objective import Batch, Objective, ObjectiveState, Problem
+from thalweg.objective import Batch, Objective, ObjectiveState, Problem, named_key
 from thalweg.optim import Ended, StepInfo
 from thalweg.train.program import Monitor, Phase
 from thalweg.types import Key, Params, PyTree, Scalar
@@ -75,14 +75,6 @@ class State(eqx.Module):
     phase_step: Scalar
     batch: Scalar
     held: Scalar
-
-
-def named_key(key: Key, name: str) -> Key:
-    """A key for one purpose: `key` folded with the name's bytes (FNV-1a, which does not change between sessions)."""
-    code = 0x811C9DC5
-    for byte in name.encode():
-        code = ((code ^ byte) * 0x01000193) & 0xFFFFFFFF
-    return jax.random.fold_in(key, np.uint32(code))
 
 
 def int32(value: int) -> Scalar:
