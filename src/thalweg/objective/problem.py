@@ -1,6 +1,7 @@
 """The slice of landscape that an optimizer sees: batch, dropout key and weights frozen; a function of params only."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import equinox as eqx
@@ -11,7 +12,7 @@ from jax.flatten_util import ravel_pytree
 from thalweg.errors import UserError
 from thalweg.objective.keys import named_key
 from thalweg.objective.sources import Examples
-from thalweg.objective.term import AbstractTerm, map_examples
+from thalweg.objective.term import AbstractTerm, map_examples, weighted_mean
 from thalweg.types import Key, Params, PyTree, Scalar, Where
 
 Batch = dict[str, Examples]
@@ -84,11 +85,10 @@ class Problem(eqx.Module):
         model, keys = self.model(params), self.keys()
         total, parts, model_state = None, {}, None
         for name, term in self.bound().items():
-            cost, after = term.mean_cost(model, self.batch[name], keys[name])
-            if jnp.shape(cost) != ():
-                raise UserError(
-                    f"the cost of a term must be a scalar, not of shape {jnp.shape(cost)}", where=f"term '{name}'"
-                )
+            with _naming(name):
+                cost, after = term.mean_cost(model, self.batch[name], keys[name])
+                if jnp.shape(cost) != ():
+                    raise UserError(f"the cost of a term must be a scalar, not of shape {jnp.shape(cost)}")
             if after is not None:  # later terms see the statistics that earlier ones have moved
                 model_state = jax.lax.stop_gradient(after)
                 model = eqx.combine(model_state, model)
@@ -101,26 +101,42 @@ class Problem(eqx.Module):
     def residuals(self, params: Params) -> jax.Array:
         """All residuals stacked, each scaled so that ‖residuals‖² is the total; shape (m,)."""
         model, keys = self.model(params), self.keys()
-        rows = []
+        stacked = []
         for name, term in self._least_squares().items():
-            rows.append(self._mapped(name, keys[name], lambda example, k, term=term: term.residual(model, example, k)))
-        return jnp.concatenate([jnp.ravel(r) for r in rows])
+            with _naming(name):
+                residual = lambda example, k, term=term: jnp.ravel(term.residual(model, example, k))
+                rows = map_examples(residual, self.batch[name], keys[name])
+            stacked.append(jnp.ravel(rows * self._row_scale(name, rows)[:, None]))
+        return jnp.concatenate(stacked)
 
     def jacobian(self, params: Params) -> jax.Array:
-        """Jacobian of `residuals` in the flattened params, shape (m, n): mapped one-example gradients.
+        """Jacobian of `residuals` in the flattened params, shape (m, n): mapped one-example gradients."""
+        return self.linearize(params)[1]
+
+    def linearize(self, params: Params) -> tuple[jax.Array, jax.Array, dict[str, Scalar]]:
+        """(`residuals` (m,), `jacobian` (m, n), mean cost of each term), evaluating each example once.
 
         Reverse-differentiating the stacked residual instead costs about twenty times as much (measured).
         """
         flat, unravel = ravel_pytree(params)
-        keys = self.keys()
-        rows = []
+        keys, stacked, jacobians, parts = self.keys(), [], [], {}
         for name, term in self._least_squares().items():
 
-            def gradient(example: PyTree, k: Key | None, term: AbstractTerm = term) -> jax.Array:
-                return jax.jacrev(lambda p: jnp.ravel(term.residual(self.model(unravel(p)), example, k)))(flat)
+            def both(example: PyTree, k: Key | None, term: AbstractTerm = term) -> tuple[jax.Array, jax.Array]:
+                def residual(p: jax.Array) -> tuple[jax.Array, jax.Array]:
+                    r = jnp.ravel(term.residual(self.model(unravel(p)), example, k))
+                    return r, r
 
-            rows.append(self._mapped(name, keys[name], gradient).reshape(-1, flat.size))
-        return jnp.concatenate(rows)
+                jacobian, r = jax.jacrev(residual, has_aux=True)(flat)
+                return r, jacobian
+
+            with _naming(name):
+                rows, slopes = map_examples(both, self.batch[name], keys[name])
+            scale = self._row_scale(name, rows)
+            parts[name] = weighted_mean(jnp.sum(rows * rows, axis=1), self.batch[name].weights)
+            stacked.append(jnp.ravel(rows * scale[:, None]))
+            jacobians.append((slopes * scale[:, None, None]).reshape(-1, flat.size))
+        return jnp.concatenate(stacked), jnp.concatenate(jacobians), parts
 
     def example_gradients(self, params: Params) -> dict[str, PyTree]:
         """Gradient of each example's weighted cost, by term: a pytree like params with a leading axis (B,)."""
@@ -130,9 +146,10 @@ class Problem(eqx.Module):
             def gradient(example: PyTree, k: Key | None, term: AbstractTerm = term) -> PyTree:
                 return jax.grad(lambda p: term.example_cost(self.model(p), example, k))(params)
 
-            mapped = map_examples(gradient, self.batch[name], keys[name])
-            scale = self.state.weights[name] * _weights(self.batch[name])
-            gradients[name] = jax.tree.map(lambda g, s=scale: g * _column(s.astype(g.dtype), g), mapped)
+            with _naming(name):
+                mapped = map_examples(gradient, self.batch[name], keys[name])
+            weigh = lambda g, name=name: g * _column(self._example_weights(name, g.dtype), g)
+            gradients[name] = jax.tree.map(weigh, mapped)
         return gradients
 
     def part_gradients(self, params: Params) -> dict[str, PyTree]:
@@ -183,6 +200,8 @@ class Problem(eqx.Module):
                     where=f"term '{name}'",
                     remedy="Give it a `residual` (squared error has one), or use another optimizer.",
                 )
+            if isinstance(term.weight, int | float) and term.weight < 0:
+                raise UserError(f"least squares needs weights not below 0, not {term.weight}", where=f"term '{name}'")
         return terms
 
     def _one_example_terms(self, asked: str) -> dict[str, AbstractTerm]:
@@ -195,16 +214,26 @@ class Problem(eqx.Module):
                 )
         return self.bound()
 
-    def _mapped(self, name: str, key: Key | None, function: Callable[[PyTree, Key | None], jax.Array]) -> jax.Array:
-        """√(w · weight / B) · function(example) for every example."""
+    def _row_scale(self, name: str, rows: jax.Array) -> jax.Array:
+        """√(weight · example weight / B) for the residuals of every example, shape (B,)."""
         examples = self.batch[name]
-        rows = map_examples(function, examples, key)
-        scale = jnp.sqrt(self.state.weights[name] * _weights(examples) / examples.size).astype(rows.dtype)
-        return rows * _column(scale, rows)
+        return jnp.sqrt(self._example_weights(name, rows.dtype) / examples.size)
+
+    def _example_weights(self, name: str, dtype: Any) -> jax.Array:
+        """The term's weight times the weight of each example, shape (B,)."""
+        examples = self.batch[name]
+        weights = jnp.ones(examples.size, dtype) if examples.weights is None else examples.weights.astype(dtype)
+        return self.state.weights[name].astype(dtype) * weights
 
 
-def _weights(examples: Examples) -> jax.Array:
-    return jnp.ones(examples.size) if examples.weights is None else examples.weights
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Say in which term something was refused."""
+    try:
+        yield
+    except UserError as error:
+        where = f"term '{name}'" if error.where is None else f"term '{name}', {error.where}"
+        raise UserError(error.what, where=where, remedy=error.remedy) from error
 
 
 def _column(scale: jax.Array, rows: jax.Array) -> jax.Array:

@@ -60,6 +60,8 @@ def sgd(rate: Rate, *, momentum: float = 0.0, nesterov: bool = False, clip: floa
     """
     if not 0 <= momentum < 1:
         raise UserError(f"momentum must be at least 0 and below 1, not {momentum}")
+    if nesterov and not momentum:
+        raise UserError("Nesterov's step needs a momentum", remedy="A common one is momentum=0.9.")
     return FirstOrder(optax.sgd(checked_rate(rate), momentum or None, nesterov=nesterov), clip=clip)
 
 
@@ -74,6 +76,7 @@ def adam(rate: Rate, *, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, c
 
     >>> optimizer = adam(1e-3)
     """
+    _check_moments(b1, b2, eps)
     return FirstOrder(optax.adam(checked_rate(rate), b1, b2, eps), clip=clip)
 
 
@@ -97,7 +100,13 @@ def adamw(
     """
     if not 0 <= decay < float("inf"):
         raise UserError(f"weight decay must be a number not below 0, not {decay!r}")
+    _check_moments(b1, b2, eps)
     return FirstOrder(optax.adamw(checked_rate(rate), b1, b2, eps, weight_decay=decay), clip=clip)
+
+
+def _check_moments(b1: float, b2: float, eps: float) -> None:
+    if not (0 <= b1 < 1 and 0 <= b2 < 1 and eps >= 0):
+        raise UserError(f"b1 and b2 must be at least 0 and below 1, eps not below 0, not {b1}, {b2} and {eps}")
 
 
 class Averaged(AbstractOptimizer):

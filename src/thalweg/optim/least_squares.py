@@ -83,8 +83,10 @@ class LevenbergMarquardt(AbstractOptimizer):
         )
         # An unusable step shorter than the params' rounding: nothing can be resolved any more.
         length = jnp.linalg.norm(delta)
-        spent = (length <= jnp.finfo(flat.dtype).eps * (1 + jnp.linalg.norm(flat))) | ~jnp.isfinite(state.damping)
-        ended = jnp.where(going & spent, jnp.int32(Ended.CONVERGED), state.ended)
+        spent = length <= jnp.finfo(flat.dtype).eps * (1 + jnp.linalg.norm(flat))
+        ended = jnp.where(spent, jnp.int32(Ended.CONVERGED), state.ended)
+        # Damping without bound, and still no step: the Jacobian is not finite.
+        ended = jnp.where(jnp.isfinite(state.damping), ended, jnp.int32(Ended.FAILED))
         stayed = eqx.tree_at(
             lambda s: (s.damping, s.growth, s.ended), state, (state.damping * state.growth, 2 * state.growth, ended)
         )
@@ -94,11 +96,9 @@ class LevenbergMarquardt(AbstractOptimizer):
         return select(accepted, trial, params), after, info
 
     def _linearize(self, problem: Problem, params: Params) -> LMState:
-        jacobian = problem.jacobian(params)
-        residuals = problem.residuals(params)
+        residuals, jacobian, parts = problem.linearize(params)
         slope = jacobian.T @ residuals
         converged = jnp.max(jnp.abs(slope)) <= jnp.finfo(slope.dtype).tiny
         ended = jnp.where(converged, jnp.int32(Ended.CONVERGED), jnp.int32(Ended.GOING))
-        parts = problem.evaluate(params)[1].parts
         one = jnp.ones((), slope.dtype)
         return LMState(residuals @ residuals, parts, jacobian.T @ jacobian, slope, one, 2 * one, ended)

@@ -6,8 +6,9 @@ import equinox as eqx
 import jax.numpy as jnp
 
 from thalweg.errors import UserError
+from thalweg.objective.partition import running_statistics
 from thalweg.objective.problem import Problem
-from thalweg.optim.optimizer import AbstractOptimizer, StepInfo
+from thalweg.optim.optimizer import AbstractOptimizer, Ended, StepInfo, select
 from thalweg.types import Key, Params, PyTree, Where
 
 
@@ -76,11 +77,16 @@ class Players(AbstractOptimizer):
             params = eqx.combine(mine, params)
             totals[name] = info
             if info.model_state is not None:  # the next player sees the statistics that this one has moved
-                problem = eqx.tree_at(lambda p: p.static, problem, eqx.combine(info.model_state, problem.static))
+                static = eqx.combine(info.model_state, problem.static)
+                static = static if info.accepted is True else select(info.accepted, static, problem.static)
+                problem = eqx.tree_at(lambda p: p.static, problem, static)
             figures |= {f"{name}/total": info.total} | {f"{name}/{k}": v for k, v in info.figures.items()}
         last = totals[self.cycle[-1]]
-        ended = jnp.max(jnp.stack([info.ended for info in totals.values()]))
-        return params, state, StepInfo(last.total, last.parts, True, last.model_state, ended, figures)
+        each = jnp.stack([info.ended for info in totals.values()])
+        # one player's failure ends the game, but one player's arrival does not
+        ended = jnp.where(jnp.any(each == int(Ended.FAILED)), jnp.int32(Ended.FAILED), jnp.min(each))
+        model_state = None if last.model_state is None else running_statistics(problem.static)
+        return params, state, StepInfo(last.total, last.parts, True, model_state, ended, figures)
 
     def eval_params(self, params: Params, state: dict[str, PyTree]) -> Params:
         for name, player in self.players.items():

@@ -4,7 +4,7 @@ It knows no optimizer, no term and no condition by name.
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -14,9 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from thalweg.objective import Objective, ObjectiveState
+from thalweg.optim import Ended
 from thalweg.train.interrupts import Interrupts
 from thalweg.train.journal import Journal
-from thalweg.train.members import Mode
+from thalweg.train.members import AbstractMembers, Mode
 from thalweg.train.phases import Prepared
 from thalweg.train.walk import NEVER, State
 from thalweg.types import PyTree
@@ -47,21 +48,23 @@ class Streams:
 
     Args:
         objective: whose sources stream.
-        states: by member, the objective's state (order keys).
+        members: whose states hold the order keys.
     """
 
-    def __init__(self, objective: Objective, states: Sequence[ObjectiveState]):
+    def __init__(self, objective: Objective, members: AbstractMembers):
         self.objective = objective
         self.pool = ThreadPoolExecutor(1) if objective.host_terms else None
         self.wide = jax.dtypes.canonicalize_dtype(np.float64) == np.float64  # a new thread would not know
-        self.follow(states)
+        self.follow(members)
 
-    def follow(self, states: Sequence[ObjectiveState]) -> None:
-        """Stream by these states from now on. They are copied, since every step is handed its state to write over."""
-        names = self.objective.host_terms
-        copied = [jax.tree.map(jnp.copy, {name: state.sources[name] for name in names}) for state in states]
-        self.states = [ObjectiveState(sources, {}, {}) for sources in copied]
+    def follow(self, members: AbstractMembers) -> None:
+        """Stream by the members' present order keys; copied, since every step is handed its state to write over."""
         self.ahead: dict[tuple[int, ...], Future[list[PyTree]]] = {}
+        self.states: list[ObjectiveState] = []
+        names = self.objective.host_terms
+        for state, _ in members.unstack() if names else ():
+            sources = {name: state.objective.sources[name] for name in names}
+            self.states.append(ObjectiveState(jax.tree.map(jnp.copy, sources), {}, {}))
 
     def at(self, batches: np.ndarray, *, then: np.ndarray | None = None) -> list[PyTree]:
         """The batch of each member; and begin to fetch `then`."""
@@ -156,22 +159,35 @@ class PhaseRun:
         """Whatever is due at this step; the row, if one was logged."""
         cadence, step, over = self.cadence, position.step, position.step >= steps
         due = lambda every: every > 0 and step % every == 0
-        look = due(cadence.log) or due(cadence.check) or over
         found: dict[str, Any] = {}
         if due(cadence.validate) or (cadence.validate and over):
             self.validation = self._rare("validate", position)
         if due(cadence.check):
             figures = self._rare("check", position)
-            self._decide(position, figures)
+            self._decide(position, figures["met"], f"{type(self.walk.phase.until).__name__} met", figures)
         if due(cadence.refresh):
             found = self._rare("refresh", position)
             self._rare("renew", position, 0)
-        row = self._log(position, found) if look or found else None
-        if look:
-            self._rare("settle", position)
-            held = self.members.read(lambda state: state.held)
-            position.going = [i for i in position.going if not held[i]]
+            self.streams.follow(self.members)
+        if not (due(cadence.log) or due(cadence.check) or due(cadence.refresh) or over):
+            return None
+        row = self._log(position, found)
+        self._settle(position)
         return row
+
+    def _settle(self, position: Position) -> None:
+        """Hold the members for whom the phase is over, and say why."""
+        self._rare("settle", position)
+        read = lambda s: {"held": s.held, "ended": s.tally.ended, "bad_step": s.tally.bad_step, "total": s.tally.total}
+        seen = self.members.read(read)
+        bad = seen["bad_step"] != NEVER
+        figures = {"total": seen["total"], "ended": seen["ended"]}
+        self._decide(position, bad, "cost not finite", figures)
+        name = type(self.walk.phase.optimizer).__name__
+        for reason in (Ended.CONVERGED, Ended.FAILED):
+            over = seen["held"] & ~bad & (seen["ended"] == int(reason))
+            self._decide(position, over, f"{name} {reason.name.lower()}", figures)
+        position.going = [i for i in position.going if not seen["held"][i]]
 
     def _rare(self, name: str, position: Position, count: int | None = None) -> dict[str, np.ndarray]:
         number = None if count is None else np.int32(count)
@@ -194,9 +210,10 @@ class PhaseRun:
 
         seen = self.members.read(read)
         count = np.maximum(seen["count"], 1)
+        fine = (seen["bad_step"] == NEVER) & (seen["count"] > 0)  # a member that is held has made no steps
         figures = {
             "run_step": seen["run_step"],
-            "total": np.where(seen["bad_step"] == NEVER, seen["sum"] / count, seen["total"]),
+            "total": np.where(fine, seen["sum"] / count, seen["total"]),
             "last": seen["total"],
             "parts": seen["parts"],
             "figures": seen["figures"],
@@ -209,9 +226,10 @@ class PhaseRun:
         self.journal.row(position.phase, position.step, figures)
         return self.journal.rows[-1]
 
-    def _decide(self, position: Position, figures: Mapping[str, np.ndarray]) -> None:
-        met = [i for i in position.going if figures["met"][i]]
-        if met:
-            who = "" if self.journal.single else f" for member {', '.join(map(str, met))}"
-            what = f"{type(self.walk.phase.until).__name__} met{who}: phase {position.phase + 1} ends"
+    def _decide(self, position: Position, over: np.ndarray, why: str, figures: Mapping[str, np.ndarray]) -> None:
+        """Log that the phase is over for some of the members, with the figures of all."""
+        members = [i for i in position.going if over[i]]
+        if members:
+            who = "" if self.journal.single else f" for member {', '.join(map(str, members))}"
+            what = f"{why}{who}: phase {position.phase + 1} ends"
             self.journal.decision(position.phase, position.step, what, figures)

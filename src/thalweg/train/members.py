@@ -137,7 +137,11 @@ class Vmapped(AbstractMembers):
 
         def call(going: Iterable[int], streamed: PyTree, shared: PyTree, count: Any) -> dict[str, np.ndarray]:
             self.states, figures = compiled(self.states, self.frozen, _stack(streamed), shared, count)
-            return {name: np.asarray(value) for name, value in figures.items()} if figures else {}
+            going = set(going)
+            rows = {name: np.asarray(value) for name, value in figures.items()}
+            return {
+                name: _stacked([row if i in going else None for i, row in enumerate(v)]) for name, v in rows.items()
+            }
 
         return call
 

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
+import numpy as np
 
 from thalweg.errors import UserError
 from thalweg.objective import Problem, trainable
@@ -117,13 +117,7 @@ class When(AbstractCondition):
     every: int = eqx.field(static=True, default=100)
 
     def check(self, problem, params, monitor, state, key):
-        met = self.predicate(monitor)
-        if jnp.result_type(met) != jnp.bool_ or jnp.shape(met) != ():
-            raise UserError(
-                f"a predicate must return one boolean, not {jnp.result_type(met)} of shape {jnp.shape(met)}",
-                where="When(predicate)",
-            )
-        return state, jnp.asarray(met), {"total": monitor.total}
+        return state, self.predicate(monitor), {"total": monitor.total}
 
 
 class Phase(eqx.Module):
@@ -163,11 +157,15 @@ class Phase(eqx.Module):
                 f"a phase needs an optimizer, not {type(optimizer).__name__}",
                 remedy="Wrap an Optax transform: FirstOrder(optax.…).",
             )
-        if not (isinstance(steps, int) and steps >= 1):
+        if not (isinstance(steps, int | np.integer) and steps >= 1):
             raise UserError(f"a phase needs at least one step, not {steps!r}")
+        if not (until is None or isinstance(until, AbstractCondition)):
+            raise UserError(
+                f"until must be a condition, not {type(until).__name__}", remedy="Wrap a predicate: When(predicate)."
+            )
         if redraw < 0:
             raise UserError(f"redraw must not be negative, but is {redraw}", remedy="0 keeps one batch for the phase.")
         if until is not None and until.every < 1:
             raise UserError(f"a condition must be looked at every 1 or more steps, not {until.every}")
-        self.optimizer, self.steps, self.until, self.redraw = optimizer, steps, until, int(redraw)
-        self.where, self.precision = where, None if precision is None else jax.numpy.dtype(precision)
+        self.optimizer, self.steps, self.until, self.redraw = optimizer, int(steps), until, int(redraw)
+        self.where, self.precision = where, None if precision is None else np.dtype(precision)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from thalweg.errors import UserError
 from thalweg.objective import Batch, Objective, ObjectiveState, Problem, named_key
 from thalweg.optim import Ended, StepInfo
 from thalweg.train.program import Monitor, Phase
@@ -107,6 +108,8 @@ class Walk:
         hold: bool = False,
     ):
         self.phase, self.static, self.varies, self.sharding, self.hold = phase, static, varies, sharding, hold
+        # where the landscape is to move, an optimizer that has ended on the present one waits for the next
+        self.moves = (varies and phase.redraw > 0) or objective.refresh_every > 0
         self.objective_static = eqx.partition(objective, eqx.is_array)[1]
         self.validation_static = eqx.partition(validation, eqx.is_array)[1]
 
@@ -223,11 +226,16 @@ class Walk:
         assert until is not None
         tally = state.tally
         mean = tally.sum / jnp.maximum(tally.count, 1).astype(tally.sum.dtype)
-        since = state.step - state.best.step
+        # patience begins anew with a phase, also where the best is of an earlier one
+        since = jnp.where(state.best.step == NEVER, state.phase_step, state.step - state.best.step)
         monitor = Monitor(state.phase_step, mean, tally.parts, state.best.last, state.best.score, since)
         problem = self.problem(state, frozen, streamed, shared, state.batch)
         key = jax.random.fold_in(named_key(state.key, "condition"), state.step)
         condition, met, figures = until.check(problem, state.params, monitor, state.condition, key)
+        if not (isinstance(met, bool | np.bool_) or (isinstance(met, jax.Array) and _is_truth(met))):
+            found = f"{met.dtype} of shape {met.shape}" if isinstance(met, jax.Array) else type(met).__name__
+            raise UserError(f"a condition must answer with one boolean, not {found}", where=type(until).__name__)
+        met = jnp.asarray(met)
         after = eqx.tree_at(
             lambda s: (s.condition, s.held), state, (condition, state.held | met), is_leaf=lambda leaf: leaf is None
         )
@@ -252,8 +260,14 @@ class Walk:
         tally = eqx.tree_at(
             lambda t: (t.count, t.sum, t.accepted), state.tally, (int32(0), jnp.zeros_like(state.tally.sum), int32(0))
         )
-        held = state.held | (tally.ended != int(Ended.GOING)) | (tally.bad_step != NEVER)
+        held = state.held | (tally.bad_step != NEVER)
+        if not self.moves:
+            held = held | (tally.ended != int(Ended.GOING))
         return eqx.tree_at(lambda s: (s.tally, s.held), state, (tally, held)), {}
+
+
+def _is_truth(array: jax.Array) -> bool:
+    return array.shape == () and array.dtype == jnp.bool_
 
 
 def _where(condition: Any, yes: PyTree, no: PyTree) -> PyTree:
