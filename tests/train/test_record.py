@@ -303,47 +303,56 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
             MetricsLog(path).read()
 
 
-def test_truncating_to_a_step(tmp_path: Path) -> None:
-    log = MetricsLog(tmp_path / "metrics.jsonl")
-    for step in (0, 10, 20, 30):
-        log.append({"step": step, "loss": math.inf})
-    log.truncate(20)
-    log.append({"step": 25, "loss": 0.5})
-    assert log.read() == [{"step": s, "loss": math.inf} for s in (0, 10, 20)] + [{"step": 25, "loss": 0.5}]
-    log.close()
-    before = log.path.stat().st_mtime_ns
-    log.truncate(25)
-    assert log.path.stat().st_mtime_ns == before  # nothing to drop, nothing written
-    assert [one.name for one in tmp_path.iterdir()] == ["metrics.jsonl"]
-
-
-def test_truncating_where_steps_count_within_a_phase(tmp_path: Path) -> None:
-    log = MetricsLog(tmp_path / "metrics.jsonl")
-    positions = [(0, 0), (0, 50), (0, 100), (1, 0), (1, 50), (2, 0)]
-    for phase, step in positions:
-        log.append({"phase": phase, "step": step})
-    log.truncate(0, phase=1)
-    assert [(row["phase"], row["step"]) for row in log.read()] == positions[:4]
-    log.close()
-
-
 def test_rewinding_to_a_checkpoint(tmp_path: Path) -> None:
     log = MetricsLog(tmp_path / "decisions.jsonl")
-    start_of_file = log.sync()
-    log.append({"step": 10, "n": 1})
-    position = log.sync()
-    log.append({"step": 10, "n": 2})  # the same step, but after the checkpoint: no step number could tell
+    assert log.rewind(0) == []
+    assert not log.path.exists()
+    for n in range(3):
+        log.append({"step": 10, "n": n, "loss": math.inf})  # the same step: no step number could tell
+    log.sync()
     log.close()
     with log.path.open("ab") as file:
-        file.write(b"\0\0 what a power cut leaves\n")  # beyond the checkpoint nothing is even read
-    log.rewind(position)
+        file.write(b'\0\0 what a power cut leaves\n{"step": 11, "n"')
+    assert log.rewind(2) == [{"step": 10, "n": n, "loss": math.inf} for n in range(2)]
     log.append({"step": 11, "n": 3})
-    assert log.read() == [{"step": 10, "n": 1}, {"step": 11, "n": 3}]
-    with pytest.raises(DamagedError, match="where the checkpoint saw 10000"):
-        log.rewind(10_000)
-    assert len(log.read()) == 2
-    log.rewind(start_of_file)
-    assert log.read() == []
+    assert [row["n"] for row in log.read()] == [0, 1, 3]
+    before = log.path.stat().st_mtime_ns
+    log.rewind(3)
+    assert log.path.stat().st_mtime_ns == before  # nothing to drop, nothing written
+    with pytest.raises(DamagedError, match="has 3 rows where the checkpoint saw 4"):
+        log.rewind(4)
+    assert len(log.read()) == 3
+    log.close()
+    log.path.write_bytes(b'{"step": 1}\n\0\n{"step": 3}\n')  # damage that no power cut leaves is not passed over
+    with pytest.raises(DamagedError, match="line 2"):
+        log.rewind(1)
+    assert [one.name for one in tmp_path.iterdir()] == ["decisions.jsonl"]
+
+
+def test_rewinding_one_of_two_fits(tmp_path: Path, full_disk: Callable[[int], None]) -> None:
+    log = MetricsLog(tmp_path / "metrics.jsonl")
+    order = "aabbaab"
+    for step, name in enumerate(order):
+        log.append({"step": step, "fit": name})
+    assert log.rewind(4, {"fit": "a"}) == [{"step": step, "fit": "a"} for step in (0, 1, 4, 5)]
+    assert log.rewind(3, {"fit": "b"})[-1] == {"step": 6, "fit": "b"}
+    assert "".join(row["fit"] for row in log.read()) == order
+    before = log.path.read_bytes()
+    full_disk(1)
+    with pytest.raises(RunError, match="No space left"):
+        log.rewind(3, {"fit": "a"})  # in the middle of the file, so it is written anew
+    assert log.path.read_bytes() == before
+
+
+def test_dropping_rows_between_those_of_another_fit(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path / "metrics.jsonl")
+    for step, name in enumerate("aabbaab"):
+        log.append({"step": step, "fit": name})
+    log.rewind(3, {"fit": "a"})
+    assert [(row["step"], row["fit"]) for row in log.read()] == [*enumerate("aabba"), (6, "b")]
+    log.append({"step": 7, "fit": "a"})  # into the new file, not into the one it replaced
+    assert log.rewind(1, {"fit": "a"}) == [{"step": 0, "fit": "a"}]
+    assert [(row["step"], row["fit"]) for row in log.read()] == [(0, "a"), (2, "b"), (3, "b"), (6, "b")]
     log.close()
 
 
@@ -553,8 +562,14 @@ def test_a_second_writer_is_refused_and_a_killed_one_is_not(tmp_path: Path, forg
     assert caught.value.exit_status == 2
     assert RunDirectory.open(run.path).config() == {}  # reading needs no lock
     forge.kill(first)
-    with RunDirectory.open(run.path).lock() as second:
+    second = RunDirectory.open(run.path)
+    assert not second.is_locked
+    with second:  # entering locks
+        assert second.is_locked
         assert (run.path / "lock").read_text().startswith(f"{os.getpid()} ")
+        with pytest.raises(UserError, match=f"process {os.getpid()} "), RunDirectory.open(run.path):
+            pass
+    assert not second.is_locked
     second.lock().close()  # and again
 
 

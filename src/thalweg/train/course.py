@@ -1,8 +1,8 @@
 """The course of a program: phase after phase from the latest checkpoint, and the verdict at its end."""
 
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -17,10 +17,8 @@ from thalweg.train.phases import Choices, Prepared, Traveller, cast, phase_dtype
 from thalweg.train.program import Phase
 from thalweg.train.verdict import Status, Trace, Verdict, judge
 from thalweg.train.walk import NEVER
+from thalweg.tree import tree_hash
 from thalweg.types import PyTree
-
-SNAPSHOT_SECONDS = 1.0
-"""Least time between two copies of the params kept in case the cost stops being finite."""
 
 
 def walk_program(
@@ -38,16 +36,18 @@ def walk_program(
         the models to keep, and the verdicts, by member.
     """
     travellers = [Traveller(model, seed, best=model) for model, seed in zip(models, seeds, strict=True)]
+    origin = {} if journal.store is None else _origin(models, seeds, objective, choices)
     place = journal.place()
-    if place is not None:
-        _refuse_other_program(place, phases, len(models))
-    course = Course(phases, objective, choices, journal, interrupts, Snapshot(travellers))
-    end = PhaseEnd(travellers, {}, place is not None)
-    for index in range(0 if place is None else place["phase"], len(phases)):
-        end = course.phase(index, end.travellers, place)
-        place = None
-        if interrupts.arrived or any(np.asarray(end.tally["bad_step"]) != NEVER):
-            break
+    if place is None:
+        journal.begin()
+    else:
+        _refuse_other(place, origin, phases)
+    course = Course(phases, objective, choices, journal, interrupts, origin, Snapshot(models))
+    index = 0 if place is None else place["phase"]
+    end = course.phase(index, travellers, place)
+    while index + 1 < len(phases) and not interrupts.arrived and end.alive:
+        index += 1
+        end = course.phase(index, end.travellers, None)
     kept = [course.kept(i, end) for i in range(len(models))]
     return kept, [course.verdict(i, kept[i], end) for i in range(len(models))]
 
@@ -57,39 +57,52 @@ class PhaseEnd:
     """How a phase ended: the members, and what their last steps left (arrays by member)."""
 
     travellers: list[Traveller]
-    tally: dict[str, Any]
-    held: Any
+    ended: np.ndarray
+    held: np.ndarray
+    alive: bool
 
 
 @dataclass(frozen=True)
 class Course:
-    """What stays the same from phase to phase."""
+    """What stays the same from phase to phase.
+
+    Attributes:
+        origin: what the fit began with, see `_origin`.
+        safe: models from before a cost stopped being finite.
+        deaths: member -> the step of the run at which its cost was first not finite, and its parts there.
+    """
 
     phases: Sequence[Phase]
     objective: Objective
     choices: Choices
     journal: Journal
     interrupts: Interrupts
+    origin: dict[str, Any]
     safe: "Snapshot"
+    deaths: dict[int, dict[str, Any]] = field(default_factory=dict)
 
     def phase(self, index: int, travellers: list[Traveller], place: dict[str, Any] | None) -> PhaseEnd:
         """Walk one phase, from `place` in it if that is given."""
         choices = self.choices
-        if place is not None:  # the rule for the cadence looks at the number of steps, which may have grown
+        if place is not None:
+            # the rule for the cadence looks at the number of steps, which may have grown
             choices = replace(choices, log_every=place["log_every"], validate_every=place["validate_every"])
+            travellers = [replace(one, model=self.cast(one.model, index - 1)) for one in travellers]
         prepared = prepare(travellers, self.objective, self.phases[index], choices)
         streams = _streams(prepared)
         try:
             if place is None:
                 position = _begin(prepared, streams, index)
+                self.snapshot(prepared, travellers, position)
                 self.checkpoint(prepared, travellers, position)
             else:
                 travellers, position = self.resume(prepared, travellers, streams, place)
-                streams.close()  # the order keys are the checkpoint's now
-                streams = _streams(prepared)
+                streams.follow(prepared.members)
+                self.snapshot(prepared, travellers, position)
             runner = PhaseRun(prepared, streams, self.journal, self.interrupts)
             for _ in runner.run(position):
-                self.safe.take(prepared, travellers, index)
+                self.safe.confirm(prepared.members.read(lambda state: state.tally.bad_step))
+                self.snapshot(prepared, travellers, position)
                 if self.journal.due():
                     self.checkpoint(prepared, travellers, position)
         finally:
@@ -97,58 +110,102 @@ class Course:
         conduct = {"phase": index} | prepared.conduct | {"first_stretch_seconds": round(runner.first_seconds, 3)}
         self.journal.conduct.append(conduct)
         self.checkpoint(prepared, travellers, position, permanent=not self.interrupts.arrived)
-        read = prepared.members.read
-        tally = read(lambda s: {"ended": s.tally.ended, "bad_step": s.tally.bad_step, "parts": s.tally.parts})
-        return PhaseEnd(prepared.travellers(travellers, index), tally, read(lambda state: state.held))
+        alive = self.count_deaths(prepared)
+        if not alive:
+            beyond = prepared.members.read(lambda state: state.step - state.tally.bad_step).min()
+            self.journal.forget(self.done(position) - int(beyond))
+        ended, held = prepared.members.read(lambda state: (state.tally.ended, state.held))
+        return PhaseEnd(prepared.travellers(travellers, index), ended, held, alive)
+
+    def cast(self, model: PyTree, phase: int) -> PyTree:
+        """A model in the dtype that it has after a phase; −1: before the first."""
+        for one in self.phases[: phase + 1]:
+            model = cast(model, phase_dtype(model, one, self.choices.precision))
+        return model
 
     def resume(
         self, prepared: Prepared, travellers: list[Traveller], streams: Streams, place: dict[str, Any]
     ) -> tuple[list[Traveller], Position]:
         """The members as the latest checkpoint holds them."""
-        best = []
-        for traveller, phase in zip(travellers, place["best_phase"], strict=True):
-            dtype = None if phase < 0 else phase_dtype(traveller.model, self.phases[phase], self.choices.precision)
-            best.append(traveller.best if dtype is None else cast(traveller.best, dtype))
-        like = {"members": prepared.like(streams.at(np.zeros(len(travellers), int))), "best": best}
+        _refuse_difference("it was made with", place["conduct"], _conduct(prepared))
+        spare = [self.cast(one.best, phase) for one, phase in zip(travellers, place["spare_phase"], strict=True)]
+        like = {"members": prepared.like(streams.at(np.zeros(len(travellers), int))), "spare": spare}
         tree = self.journal.restore(like)
         members = prepared.members
         members.restore(tree["members"])
-        scores = zip(
-            travellers, tree["best"], place["best_score"], place["best_step"], place["best_phase"], strict=True
-        )
-        restored = [
-            replace(traveller, best=model, best_score=float(score), best_step=step, best_phase=phase)
-            for traveller, model, score, step, phase in scores
-        ]
+        self.deaths.update({int(i): death for i, death in place["deaths"].items()})
+        if prepared.cadence.validate:
+            scores = zip(
+                travellers, tree["spare"], place["best_score"], place["best_step"], place["spare_phase"], strict=True
+            )
+            travellers = [
+                replace(traveller, best=model, best_score=float(score), best_step=step, best_phase=phase)
+                for traveller, model, score, step, phase in scores
+            ]
+        else:
+            self.safe.models, self.safe.phases = list(tree["spare"]), list(place["spare_phase"])
         held, batch = members.read(lambda state: (state.held, state.batch))
         going = [i for i, over in enumerate(held) if not over]
-        return restored, Position(place["phase"], place["step"], np.array(batch), going)
+        return travellers, Position(place["phase"], place["step"], np.array(batch), going)
 
     def checkpoint(
         self, prepared: Prepared, travellers: Sequence[Traveller], position: Position, *, permanent: bool = False
     ) -> None:
-        """Save the members, the best models, and where the walk stands."""
+        """Save the members, what to fall back on, and where the walk stands; unless no member's cost is finite.
+
+        A run all of whose members have diverged so keeps its last good checkpoint as the latest: resumed as it was, it
+        diverges again; resumed with a lower rate, it goes on from there.
+        """
+        if self.journal.store is None or not self.count_deaths(prepared, remember=False):
+            return
+        if prepared.cadence.validate:
+            spare, spare_phase = [t.best for t in travellers], [t.best_phase for t in travellers]
+        else:
+            spare, spare_phase = self.safe.models, self.safe.phases
         place = {
             "phase": position.phase,
             "step": position.step,
             "steps": [phase.steps for phase in self.phases],
-            "members": len(travellers),
+            "origin": self.origin,
+            "conduct": _conduct(prepared),
             "log_every": prepared.cadence.log,
             "validate_every": prepared.cadence.validate or None,
-            "best_score": [str(t.best_score) for t in travellers],  # JSON has no infinity
+            "spare_phase": spare_phase,
+            "best_score": [t.best_score for t in travellers],
             "best_step": [t.best_step for t in travellers],
-            "best_phase": [t.best_phase for t in travellers],
+            "deaths": {str(i): death for i, death in self.deaths.items()},
         }
-        tree = {"members": prepared.members.tree(), "best": [t.best for t in travellers]}
-        done = sum(phase.steps for phase in self.phases[: position.phase]) + position.step
-        self.journal.checkpoint(done, tree, place, permanent=permanent)
+        tree = {"members": prepared.members.tree(), "spare": spare}
+        self.journal.checkpoint(self.done(position), tree, place, permanent=permanent)
+
+    def done(self, position: Position) -> int:
+        """The step that a checkpoint is named by: phases ended early count in full."""
+        return sum(phase.steps for phase in self.phases[: position.phase]) + position.step
+
+    def snapshot(self, prepared: Prepared, travellers: Sequence[Traveller], position: Position) -> None:
+        """Copy the members at every step that logs a row, so that a resumed walk has the same copies.
+
+        With validation there is no need: the best model is kept.
+        """
+        if not prepared.cadence.validate and position.step % prepared.cadence.log == 0:
+            now = prepared.travellers(travellers, position.phase)
+            self.safe.consider([_copy(one.model) for one in now], [one.step for one in now], position.phase)
+
+    def count_deaths(self, prepared: Prepared, *, remember: bool = True) -> bool:
+        """Whether any member's cost is still finite; and remember which ones' is not, beyond the phase."""
+        tally = prepared.members.read(lambda state: {"bad_step": state.tally.bad_step, "parts": state.tally.parts})
+        dead = [i for i, step in enumerate(tally["bad_step"]) if step != NEVER]
+        for i in dead if remember else []:
+            parts = {name: float(value[i]) for name, value in tally["parts"].items()}
+            self.deaths.setdefault(i, {"step": int(tally["bad_step"][i]), "parts": parts})
+        return len({*dead, *self.deaths}) < len(tally["bad_step"])
 
     def kept(self, i: int, end: PhaseEnd) -> PyTree:
         """The model to return: the best by validation, else the last, else the last whose cost was finite."""
         traveller = end.travellers[i]
         if traveller.best_phase >= 0:
             return traveller.best
-        return traveller.model if int(end.tally["bad_step"][i]) == NEVER else self.safe.models[i]
+        return self.safe.models[i] if i in self.deaths else traveller.model
 
     def verdict(self, i: int, model: PyTree, end: PhaseEnd) -> Verdict:
         """How member i's walk ended."""
@@ -157,47 +214,56 @@ class Course:
             remedy = "Resume the run; nothing is lost." if saved else "Give the fit a run folder to be able to resume."
             evidence = f"{self.interrupts.arrived.name} arrived at step {end.travellers[i].step}"
             return Verdict(Status.INTERRUPTED, evidence, remedy)
-        rows, pick = self.journal.rows, lambda value: value if self.journal.single else value[i]
-        last_phase = rows[-1]["phase"]
-        last = [row for row in rows if row["phase"] == last_phase]
+        pick = lambda value: value if self.journal.single else value[i]
+        rows = self.journal.rows
+        # a member whose walk is over is still in the rows of the others
+        moved = [rows[0], *(b for a, b in pairwise(rows) if pick(b["run_step"]) > pick(a["run_step"]))]
+        last = [row for row in moved if row["phase"] == moved[-1]["phase"]]
         weights = {name: float(term.weight) for name, term in self.objective.terms.items()}
+        death = self.deaths.get(i)
         trace = Trace(
             steps=[row["step"] for row in last],
             totals=[pick(row["total"]) for row in last],
-            validation=[pick(row["validation"]["total"]) if "validation" in row else np.nan for row in rows],
+            validation=[pick(row["validation"]["total"]) if "validation" in row else np.nan for row in moved],
             first_total=pick(rows[0]["total"]),
             parts={name: pick(value) * weights[name] for name, value in rows[0]["parts"].items()},
-            ended=int(end.tally["ended"][i]),
-            bad_step=int(end.tally["bad_step"][i]),
-            bad_parts={name: float(value[i]) for name, value in end.tally["parts"].items()},
-            condition_met=bool(end.held[i]) and self.phases[last_phase].until is not None,
+            ended=int(end.ended[i]),
+            bad_step=NEVER if death is None else death["step"],
+            bad_parts={} if death is None else death["parts"],
+            condition_met=bool(end.held[i]) and self.phases[moved[-1]["phase"]].until is not None,
             spread=self.objective.spread(model),
         )
         return judge(trace)
 
 
 class Snapshot:
-    """Whole models as they last stood with a finite cost.
+    """By member, the last model from which a step found a finite cost.
 
     Args:
-        travellers: the members before the first step.
+        models: the members before the first step.
     """
 
-    def __init__(self, travellers: Sequence[Traveller]):
-        self.models = [traveller.model for traveller in travellers]
-        self.taken = time.monotonic()
+    def __init__(self, models: Sequence[PyTree]):
+        self.models, self.phases = list(models), [NEVER] * len(models)
+        self.candidates: list[PyTree] = []
+        self.steps: list[int] = []
+        self.phase = NEVER
 
-    def take(self, prepared: Prepared, travellers: Sequence[Traveller], phase: int) -> None:
-        """Copy the members whose cost is finite, if the last copy is old enough."""
-        if time.monotonic() - self.taken < SNAPSHOT_SECONDS:
-            return
-        bad = prepared.members.read(lambda state: state.tally.bad_step) != NEVER
-        for i, traveller in enumerate(prepared.travellers(travellers, phase)):
-            if not bad[i]:
-                self.models[i] = jax.tree.map(
-                    lambda leaf: leaf.copy() if isinstance(leaf, jax.Array) else leaf, traveller.model
-                )
-        self.taken = time.monotonic()
+    def consider(self, models: list[PyTree], steps: list[int], phase: int) -> None:
+        """Models whose own cost the next step will tell; `steps` of the run they have done."""
+        self.candidates, self.steps, self.phase = models, steps, phase
+
+    def confirm(self, bad_steps: np.ndarray) -> None:
+        """Keep the candidates whose cost the step after them found finite."""
+        for i, candidate in enumerate(self.candidates):
+            if bad_steps[i] == NEVER or bad_steps[i] > self.steps[i]:
+                self.models[i], self.phases[i] = candidate, self.phase
+        self.candidates = []
+
+
+def _copy(model: PyTree) -> PyTree:
+    """A model that the next step, which writes over its input, leaves alone."""
+    return jax.tree.map(lambda leaf: leaf.copy() if isinstance(leaf, jax.Array) else leaf, model)
 
 
 def _begin(prepared: Prepared, streams: Streams, index: int) -> Position:
@@ -208,15 +274,36 @@ def _begin(prepared: Prepared, streams: Streams, index: int) -> Position:
 
 
 def _streams(prepared: Prepared) -> Streams:
-    return Streams(prepared.objective, [state.objective for state, _ in prepared.members.unstack()])
+    return Streams(prepared.objective, prepared.members)
 
 
-def _refuse_other_program(place: dict[str, Any], phases: Sequence[Phase], members: int) -> None:
+def _origin(models: Sequence[PyTree], seeds: Sequence[int], objective: Objective, choices: Choices) -> dict[str, Any]:
+    """What a fit begins with, as far as it can be compared: functions, such as a loss or a schedule, cannot."""
+    data = tree_hash((objective, choices.validation))
+    return {"members": len(models), "models": tree_hash(list(models)), "seeds": list(seeds), "data": data}
+
+
+def _conduct(prepared: Prepared) -> dict[str, Any]:
+    """The choices, some of them automatic, that the bits depend on."""
+    names = ("mode", "layout", "precision", "devices", "backend")
+    return {name: prepared.conduct[name] for name in names} | {"validation": bool(prepared.cadence.validate)}
+
+
+def _refuse_other(place: dict[str, Any], origin: dict[str, Any], phases: Sequence[Phase]) -> None:
+    _refuse_difference("its fit began with other", place["origin"], origin)
     before, now = place["steps"], [phase.steps for phase in phases]
-    same = len(before) == len(now) and before[:-1] == now[:-1] and now[-1] >= before[-1]
-    if not same or place["members"] != members:
+    if len(before) != len(now) or before[:-1] != now[:-1] or now[-1] < before[-1]:
         raise UserError(
-            f"the checkpoint is of a program of {before} steps for {place['members']} members, "
-            f"not of {now} for {members}",
+            f"the checkpoint is of a program of {before} steps, not of {now}",
             remedy="Resume with the program it was begun with; only the last phase may be made longer.",
         )
+
+
+def _refuse_difference(how: str, before: dict[str, Any], now: dict[str, Any]) -> None:
+    for name, value in now.items():
+        if before[name] != value:
+            known = "" if name in ("models", "data") else f": {before[name]}, now {value}"
+            raise UserError(
+                f"the checkpoint is of another fit: {how} {name}{known}",
+                remedy="Resume as it was begun; give another fit of the same run a name of its own (name=…).",
+            )

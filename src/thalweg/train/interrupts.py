@@ -7,7 +7,9 @@ from typing import Any, Self
 
 
 class Interrupts:
-    """While open, SIGINT and SIGTERM are noted instead of killing; a second one acts as it always does.
+    """While open, the first SIGINT or SIGTERM is noted instead of killing; a second one, of either, acts as always.
+
+    A signal that the process ignored before, as a job in the background ignores SIGINT, stays ignored.
 
     Args:
         listen: whether to take the signals over. Only the main thread can.
@@ -21,13 +23,20 @@ class Interrupts:
     def __enter__(self) -> Self:
         if self.listen:
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._note)
+                before = signal.getsignal(number)
+                if before not in (signal.SIG_IGN, None):  # None: set outside Python, which could not put it back
+                    self._before[number] = before
+                    signal.signal(number, self._note)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        self._restore()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.arrived = signal.Signals(number)
-        signal.signal(number, self._before[number])
+        self._restore()
+
+    def _restore(self) -> None:
+        while self._before:
+            number, before = self._before.popitem()
+            signal.signal(number, before)

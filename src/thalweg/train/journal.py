@@ -17,17 +17,24 @@ from thalweg.types import PyTree
 class Journal:
     """Rows, decisions and checkpoints of one fit.
 
+    The fits of a run share its two logs, each row naming its fit. A checkpoint says how many rows its own fit had, so
+    going back to it drops the later rows of that fit and nothing of another.
+
     Args:
         name: of the fit within its run.
         run: an open, locked run folder; None keeps nothing on disk.
         callbacks: told of every row and decision.
         seconds: least time between two checkpoints.
         single: rows hold one number a figure instead of a list by member.
+    Raises:
+        UserError: the run is not locked, so another process may be writing it.
     """
 
     def __init__(
         self, name: str, run: RunDirectory | None, callbacks: Sequence[Callback], *, seconds: float, single: bool
     ):
+        if not seconds >= 0:
+            raise UserError(f"checkpoint_seconds must not be negative, but is {seconds}")
         self.name, self.callbacks, self.seconds, self.single = name, callbacks, seconds, single
         self.rows: list[dict[str, Any]] = []
         self.decisions: list[dict[str, Any]] = []
@@ -36,24 +43,27 @@ class Journal:
         self.logs: dict[str, MetricsLog] = {}
         self.saved = time.monotonic()
         if run is not None:
+            if not run.is_locked:
+                what, remedy = "the run folder is not locked for writing", "Use it within a block: `with run: fit(…)`."
+                raise UserError(what, where=str(run.path), remedy=remedy)
             self.store = CheckpointStore(run.checkpoints / name)
-            self.logs = {kind: MetricsLog(run.path / f"{kind}.jsonl") for kind in ("metrics", "decisions")}
+            self.logs = {"metrics": run.metrics, "decisions": run.decisions}
 
     def row(self, phase: int, step: int, figures: Mapping[str, Any]) -> None:
         """One logged step: figures by name, each with a leading axis of members."""
-        row = {"fit": self.name, "phase": phase, "step": step} | self._plain(figures)
-        self.rows.append(row)
-        if self.logs:
-            self.logs["metrics"].append(row)
+        self._add("metrics", self.rows, {"fit": self.name, "phase": phase, "step": step} | self._plain(figures))
 
     def decision(self, phase: int, step: int, what: str, figures: Mapping[str, Any]) -> None:
         """Something that the loop decided, with the figures it was decided by."""
         row = {"fit": self.name, "phase": phase, "step": step, "what": what} | self._plain(figures)
-        self.decisions.append(row)
-        if self.logs:
-            self.logs["decisions"].append(row)
+        self._add("decisions", self.decisions, row)
         for callback in self.callbacks:
             callback.decision(row)
+
+    def _add(self, kind: str, rows: list[dict[str, Any]], row: dict[str, Any]) -> None:
+        if self.logs:
+            self.logs[kind].append(row)
+        rows.append(row)
 
     def _plain(self, figures: Mapping[str, Any]) -> dict[str, Any]:
         plain = {}
@@ -70,12 +80,19 @@ class Journal:
         return self.store is not None and time.monotonic() - self.saved >= self.seconds
 
     def checkpoint(self, step: int, tree: PyTree, place: Mapping[str, Any], *, permanent: bool = False) -> None:
-        """Save everything that moves, with how far the logs reached."""
+        """Save everything that moves, with how many rows there are."""
         if self.store is None:
             return
-        positions = {kind: log.sync() for kind, log in self.logs.items()}
-        self.store.save(step, tree, {"place": dict(place), "positions": positions}, permanent=permanent)
+        for log in self.logs.values():
+            log.sync()
+        rows = {"metrics": len(self.rows), "decisions": len(self.decisions)}
+        self.store.save(step, tree, {"place": dict(place), "rows": rows}, permanent=permanent)
         self.saved = time.monotonic()
+
+    def forget(self, step: int) -> None:
+        """Remove the checkpoints from a step on, whose cost turned out not to be finite, if there is one before."""
+        if self.store is not None and (earlier := [one for one in self.store.steps() if one < step]):
+            self.store.discard_after(earlier[-1])
 
     def place(self) -> dict[str, Any] | None:
         """Where the latest checkpoint stands, or None without one."""
@@ -83,14 +100,21 @@ class Journal:
         return None if latest is None else latest.meta()["place"]
 
     def restore(self, like: PyTree) -> PyTree:
-        """The latest checkpoint's tree; the logs are cut back to it."""
+        """The latest checkpoint's tree; this fit's rows in the logs are cut back to it."""
         assert self.store is not None
         tree, meta = self.store.load(like=like)
-        for kind, log in self.logs.items():
-            log.rewind(meta["positions"][kind])
-        self.rows = [row for row in self.logs["metrics"].read() if row["fit"] == self.name]
-        self.decisions = [row for row in self.logs["decisions"].read() if row["fit"] == self.name]
+        self._rewind(meta["rows"])
         return tree
+
+    def begin(self) -> None:
+        """No checkpoint: no row of this fit counts."""
+        self._rewind({"metrics": 0, "decisions": 0})
+
+    def _rewind(self, rows: Mapping[str, int]) -> None:
+        if self.logs:
+            mine = {"fit": self.name}
+            self.rows = self.logs["metrics"].rewind(rows["metrics"], mine)
+            self.decisions = self.logs["decisions"].rewind(rows["decisions"], mine)
 
     def close(self) -> None:
         """Close the log files."""
@@ -99,7 +123,7 @@ class Journal:
 
 
 def checked_name(name: str) -> str:
-    """A name that can be a folder's."""
-    if not name or not all(c.isalnum() or c in "-_" for c in name):
+    """A name that can be a folder's. (A log reads "nan" and "inf" as numbers.)"""
+    if not name or name in ("nan", "inf", "-inf") or not all(c.isalnum() or c in "-_" for c in name):
         raise UserError(f"a fit's name is of letters, digits, '-' and '_', not {name!r}", where="fit(name=…)")
     return name

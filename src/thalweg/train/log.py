@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from thalweg.errors import DamagedError, RunError, UserError
-from thalweg.train.files import plain, sync_folder, write_text_atomic
+from thalweg.train.files import plain, sync_folder, write_bytes_atomic
 
 
 class MetricsLog:
@@ -27,11 +27,9 @@ class MetricsLog:
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     log = MetricsLog(Path(folder) / "metrics.jsonl")
     ...     log.append({"step": 100, "loss": 0.5})
-    ...     position = log.sync()
     ...     log.append({"step": 200, "loss": float("inf")})
     ...     print(log.read())
-    ...     log.rewind(position)
-    ...     print(log.read())
+    ...     print(log.rewind(1))
     ...     log.close()
     [{'step': 100, 'loss': 0.5}, {'step': 200, 'loss': inf}]
     [{'step': 100, 'loss': 0.5}]
@@ -71,72 +69,87 @@ class MetricsLog:
         Raises:
             DamagedError: a line is no JSON object; it is named.
         """
-        try:
-            lines = self.path.read_bytes().split(b"\n")[:-1]  # what follows the last line end is half a row, or nothing
-        except FileNotFoundError:
-            return []
-        rows = []
-        for number, line in enumerate(lines, 1):
-            try:
-                row = json.loads(line)
-            except ValueError:
-                row = None
-            if not isinstance(row, dict) or "step" not in row:
-                raise DamagedError(
-                    'the line is no JSON object with a "step"',
-                    where=f"{self.path}, line {number}",
-                    remedy="Remove that line, or resume from a checkpoint before it.",
-                )
-            rows.append(_with_numbers(row))
-        return rows
+        return [self._checked(row, number) for number, (_, row) in enumerate(self._lines(), 1)]
 
-    def sync(self) -> int:
-        """Waits until the disk has every row; returns the length of the file in bytes, which `rewind` takes."""
-        file = self._open()
-        os.fsync(file.fileno())
-        return file.seek(0, os.SEEK_END)
+    def sync(self) -> None:
+        """Waits until the disk has every row."""
+        os.fsync(self._open().fileno())
 
-    def rewind(self, position: int) -> None:
-        """Drops every row after `position`, a value that `sync` returned and a checkpoint kept.
+    def rewind(self, count: int, mine: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+        """Drops what was written after a checkpoint: all but the first `count` rows, and of `mine` only.
 
+        Several fits share one log, and the rows of another may come after those that go; they stay. What a power cut
+        left behind the last whole row goes too.
+
+        Args:
+            count: how many of the rows stay, as the checkpoint knows.
+            mine: values that tell the rows to look at, such as `{"fit": "fit"}`; None: every row.
+        Returns:
+            the rows of `mine` that stay.
         Raises:
-            DamagedError: the file is shorter: rows that were synced have been lost.
+            DamagedError: there are fewer than `count`, so rows that were synced have been lost; or a line before the
+                last row is none. Nothing was changed.
+            RunError: the disk is full. Nothing was changed.
         """
-        file = self._open()
-        length = file.seek(0, os.SEEK_END)
-        if length < position:
+        lines, kept, found = self._lines(), [], []
+        while lines and lines[-1][1] is None:
+            lines.pop()
+        for number, (line, given) in enumerate(lines, 1):
+            row = self._checked(given, number)
+            is_mine = all(row.get(name) == value for name, value in (mine or {}).items())
+            if is_mine and len(found) < count:
+                found.append(row)
+            elif is_mine:
+                continue
+            kept.append(line)
+        if len(found) < count:
             raise DamagedError(
-                f"the file has {length} bytes where the checkpoint saw {position}",
+                f"the log has {len(found)} rows where the checkpoint saw {count}",
                 where=str(self.path),
                 remedy="Bring the file back from a copy, or resume from an older checkpoint.",
             )
-        file.truncate(position)
-
-    def truncate(self, to_step: int, *, phase: int | None = None) -> None:
-        """Drops the rows after a step, for a caller that kept no position.
-
-        Args:
-            to_step: the last step whose rows stay.
-            phase: the phase that `to_step` counts in, where each row's "step" counts within its "phase" (an index);
-                None: "step" counts over the whole run.
-        """
-
-        def stays(row: dict[str, Any]) -> bool:
-            return (
-                row["step"] <= to_step if phase is None else (row.get("phase", phase), row["step"]) <= (phase, to_step)
-            )
-
-        rows = self.read()
-        kept = [row for row in rows if stays(row)]
-        if len(kept) < len(rows):
-            self.close()
-            write_text_atomic(self.path, "".join(json.dumps(plain(row), ensure_ascii=False) + "\n" for row in kept))
+        self._keep([line for line, _ in lines], kept)
+        return found
 
     def close(self) -> None:
         """Closes the file; the next append opens it again."""
         if self._file is not None:
             self._file.close()
             self._file = None
+
+    def _lines(self) -> list[tuple[bytes, dict[str, Any] | None]]:
+        """Every finished line, and the row that it holds, if it is one."""
+        try:
+            lines = self.path.read_bytes().split(b"\n")[:-1]  # what follows the last line end is half a row, or nothing
+        except FileNotFoundError:
+            return []
+        found = []
+        for line in lines:
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
+                row = None
+            found.append((line, _with_numbers(row) if isinstance(row, dict) and "step" in row else None))
+        return found
+
+    def _checked(self, row: dict[str, Any] | None, number: int) -> dict[str, Any]:
+        if row is None:
+            raise DamagedError(
+                'the line is no JSON object with a "step"',
+                where=f"{self.path}, line {number}",
+                remedy="Remove that line, or resume from a checkpoint before it.",
+            )
+        return row
+
+    def _keep(self, lines: list[bytes], kept: list[bytes]) -> None:
+        """The file with `kept` of its `lines`: cut where that is enough, else written anew, whole or not at all."""
+        if kept == lines[: len(kept)]:
+            length = sum(len(line) + 1 for line in kept)
+            if self.path.exists() and self.path.stat().st_size > length:
+                self._open().truncate(length)
+        else:
+            self.close()
+            write_bytes_atomic(self.path, b"".join(line + b"\n" for line in kept))
 
     def _open(self) -> io.FileIO:
         if self._file is None:

@@ -79,8 +79,8 @@ def describe_environment(*, seed: int | None = None, precision: str | None = Non
 class RunDirectory:
     """The folder that holds everything a run leaves: see "What a run leaves" in the design.
 
-    Made by `RunDirectory.create`, which also locks it, or `RunDirectory.open`. As a context manager it closes the logs
-    and releases the lock at the end; the death of the process releases the lock too, however it dies.
+    Made by `RunDirectory.create`, which also locks it, or `RunDirectory.open`, which does not. Entering its `with`
+    block locks it, leaving it closes the logs and releases the lock; so does the death of the process, however it dies.
 
     Attributes:
         path: the folder; in it `config.toml`, `environment.json`, `source/`, `metrics.jsonl`, `decisions.jsonl`,
@@ -149,7 +149,7 @@ class RunDirectory:
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
-        """The folder of an existing run, for reading. To write into it, `lock` it (also as a context manager).
+        """The folder of an existing run, for reading. To write into it, enter its `with` block, or `lock` it.
 
         Raises:
             UserError: the folder does not exist, or is no run's.
@@ -199,8 +199,13 @@ class RunDirectory:
             os.close(self._lock)
             self._lock = None
 
+    @property
+    def is_locked(self) -> bool:
+        """Whether this object may write into the folder."""
+        return self._lock is not None
+
     def __enter__(self) -> Self:
-        return self
+        return self.lock()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
