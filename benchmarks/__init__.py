@@ -1,0 +1,1 @@
+"""Measurements beside peers; not tests. `make bench` runs them all."""

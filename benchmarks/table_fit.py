@@ -32,7 +32,9 @@ def main() -> None:
             table(Path(folder) / "table.csv")
             command = [sys.executable, "-m", "thalweg.cli", "fit", f"{folder}/table.csv", "--target", "y"]
             environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": f"{folder}/cache"}
-            run = lambda c=command, f=folder, e=environment: subprocess.run([*c, "--out", f"{f}/run"], check=True, env=e)
+            run = lambda c=command, f=folder, e=environment: subprocess.run(
+                [*c, "--out", f"{f}/run"], check=True, env=e
+            )
             times.append(seconds(run))
     record("table_fit", {"10,000 x 20, 5 members, s": summary(times)})
 

@@ -42,10 +42,16 @@ def fit(
     out: Annotated[Path | None, typer.Option(help="Run folder to make; by default runs/TABLE/TIME-ID.")] = None,
     seed: Annotated[int, typer.Option(help="Everything random follows from it.")] = 0,
     task: Annotated[TaskOption | None, typer.Option(help="What the target is; by default it says itself.")] = None,
-    group: Annotated[str | None, typer.Option(metavar="COLUMN", help="Never split rows that share this column's value.")] = None,
-    time: Annotated[str | None, typer.Option(metavar="COLUMN", help="Test on the rows that are latest by this column.")] = None,
+    group: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Never split rows that share this column's value.")
+    ] = None,
+    time: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Test on the rows that are latest by this column.")
+    ] = None,
     ignore: Annotated[Columns, typer.Option(metavar="COLUMN", help="Leave this column out (repeatable).")] = None,
-    categorical: Annotated[Columns, typer.Option(metavar="COLUMN", help="Take this column as categories (repeatable).")] = None,
+    categorical: Annotated[
+        Columns, typer.Option(metavar="COLUMN", help="Take this column as categories (repeatable).")
+    ] = None,
     set_: Annotated[Columns, typer.Option("--set", metavar="KEY=VALUE", help="A setting (repeatable).")] = None,
 ) -> None:
     """Fit an ensemble to a table, measure it against baselines, and write a report.
@@ -97,7 +103,7 @@ def predict(
         typer.echo(text, nl=False)
         return
     write_text_atomic(out, text)
-    outside = int((found["outside_training_range"] != "").sum())
+    outside = sum(names != "" for names in found["outside_training_range"])
     typer.echo(f"{len(found)} rows written to {out}; {outside} lie outside the training range", err=True)
 
 
@@ -160,7 +166,7 @@ def _keep_compiled_programs() -> None:
 def main() -> NoReturn:
     """Run the command line; a user's error is one message and status 2, never a traceback."""
     try:
-        app()
+        app(prog_name="thalweg")
     except ThalwegError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(error.exit_status)

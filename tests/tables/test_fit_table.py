@@ -43,9 +43,7 @@ def test_the_saved_model_predicts_what_the_run_measured(number_run: Path, diabet
     table = pd.read_csv(diabetes)
     # a test row is known by its truth and its prediction; each must be among the predictions of the whole table
     pairs = {(truth, round(mean, 6)) for truth, mean in zip(table["target"], found["mean"], strict=True)}
-    assert all(
-        (truth, round(mean, 6)) in pairs for truth, mean in zip(arrays["truth"], arrays["mean"], strict=True)
-    )
+    assert all((truth, round(mean, 6)) in pairs for truth, mean in zip(arrays["truth"], arrays["mean"], strict=True))
 
 
 def test_doubt_follows_the_law_of_total_variance(number_run: Path, diabetes: Path):
@@ -150,7 +148,9 @@ def test_groups_and_time_split(diabetes: Path, tmp_path: Path):
     table.to_csv(tmp_path / "table.csv", index=False)
     by_group = prepare_table(Request(tmp_path / "table.csv", "target", group="clinic", ignore=("day",)))
     parts = [set(table["clinic"].to_numpy()[part]) for part in by_group.split]
-    assert not parts[0] & parts[1] and not parts[1] & parts[2] and not parts[0] & parts[2]
+    assert not parts[0] & parts[1]
+    assert not parts[1] & parts[2]
+    assert not parts[0] & parts[2]
     by_time = prepare_table(Request(tmp_path / "table.csv", "target", time="day", ignore=("clinic",)))
     assert by_time.split.train.max() < by_time.split.validation.min() <= by_time.split.validation.max()
     assert by_time.split.validation.max() < by_time.split.test.min()

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -69,7 +69,9 @@ def fit_table(request: Request, out: Path, *, callbacks: Sequence[Callback] = ()
         return _carry_out(request, prepared, run, callbacks)
 
 
-def resume_table(path: Path, *, table: Path | None = None, epochs: int = 0, callbacks: Sequence[Callback] = ()) -> TableFit:
+def resume_table(
+    path: Path, *, table: Path | None = None, epochs: int = 0, callbacks: Sequence[Callback] = ()
+) -> TableFit:
     """Go on with a run from its latest checkpoint, bit for bit as if it had not stopped.
 
     Args:
@@ -103,9 +105,7 @@ def _carry_out(request: Request, prepared: Prepared, run: RunDirectory, callback
     try:
         found = _train(request, prepared, run, callbacks)
     except (FitFailed, FitInterrupted) as error:
-        failure = error
-        assert isinstance(error.fit, FitMany)
-        found = error.fit
+        failure, found = error, cast(FitMany, error.fit)
     write_json_atomic(run.path / "verdict.json", {"members": [verdict.to_json() for verdict in found.verdicts]})
     write_json_atomic(run.path / "conduct.json", found.conduct)
     if failure is not None:
@@ -125,10 +125,12 @@ def _train(request: Request, prepared: Prepared, run: RunDirectory, callbacks: S
     steps = epochs * per_epoch
     # one cycle of the cosine after a short warm-up; it ends at a hundredth, so that a resumed run still moves
     warm = max(1, steps // 20)
-    rate = optax.warmup_cosine_decay_schedule(settings.rate / 20, settings.rate, warm, max(steps, warm + 1), settings.rate / 100)
+    rate = optax.warmup_cosine_decay_schedule(
+        settings.rate / 20, settings.rate, warm, max(steps, warm + 1), settings.rate / 100
+    )
     more = _extension(run.path / "extension.json") * per_epoch
     look = max(1, steps // 150)
-    stop = NoImprovement(max(look, int(settings.patience * steps)), every=look)
+    stop = NoImprovement(steps=max(look, int(settings.patience * steps)), every=look)
     with jax.enable_x64(True):
         loss = gaussian_nll if prepared.task is Task.NUMBER else cross_entropy
         term = lambda rows, size: Supervised(*_arrays(prepared, rows), loss=loss, batch_size=size)
@@ -136,7 +138,9 @@ def _train(request: Request, prepared: Prepared, run: RunDirectory, callbacks: S
         validation = Objective(data=term(split.validation, None))
         models = [_model(prepared, settings, jax.random.key(seed)) for seed in _seeds(request)]
         optimizer = adamw(rate, decay=settings.decay, clip=10.0)
-        return _fit(models, objective, validation, Phase(optimizer, steps + more, until=stop), request, run, look, callbacks)
+        return _fit(
+            models, objective, validation, Phase(optimizer, steps + more, until=stop), request, run, look, callbacks
+        )
 
 
 def _fit(models, objective, validation, phase, request: Request, run: RunDirectory, look: int, callbacks) -> FitMany:

@@ -99,6 +99,6 @@ def prepare_table(request: Request) -> Prepared:
         split,
         encoded.features,
         schema.encode_target(frame, source),
-        encoded.outside.any(axis=1),
+        np.asarray(encoded.outside.any(axis=1)),
         data,
     )

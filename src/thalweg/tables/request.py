@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,17 +16,23 @@ from thalweg.settings import Settings
 class TableSettings(Settings):
     """How a table is fitted."""
 
-    members: int = pydantic.Field(5, ge=1, le=100, description="networks in the ensemble")
-    epochs: int | None = pydantic.Field(None, ge=1, description="passes over the training rows; by default 3,000 steps")
-    width: int = pydantic.Field(64, ge=1, le=4096, description="units in each hidden layer")
-    depth: int = pydantic.Field(2, ge=0, le=20, description="hidden layers; 0 leaves the linear path alone")
-    dropout: float = pydantic.Field(0.1, ge=0, lt=1, description="share of hidden units silenced in training")
-    rate: float = pydantic.Field(3e-3, gt=0, le=10, description="largest learning rate of AdamW")
-    decay: float = pydantic.Field(0.03, ge=0, le=100, description="decoupled weight decay of AdamW")
-    batch: int | None = pydantic.Field(None, ge=1, description="rows a step; by default a fiftieth, 16 to 256")
-    patience: float = pydantic.Field(0.4, gt=0, le=1, description="share of the steps without a better validation score")
-    validation: float = pydantic.Field(0.15, gt=0, lt=0.5, description="share of rows that choose the best weights")
-    test: float = pydantic.Field(0.15, gt=0, lt=0.5, description="share of rows that only the scores see")
+    members: int = pydantic.Field(default=5, ge=1, le=100, description="networks in the ensemble")
+    epochs: int | None = pydantic.Field(
+        default=None, ge=1, description="passes over the training rows; by default 3,000 steps"
+    )
+    width: int = pydantic.Field(default=64, ge=1, le=4096, description="units in each hidden layer")
+    depth: int = pydantic.Field(default=2, ge=0, le=20, description="hidden layers; 0 leaves the linear path alone")
+    dropout: float = pydantic.Field(default=0.1, ge=0, lt=1, description="share of hidden units silenced in training")
+    rate: float = pydantic.Field(default=3e-3, gt=0, le=10, description="largest learning rate of AdamW")
+    decay: float = pydantic.Field(default=0.03, ge=0, le=100, description="decoupled weight decay of AdamW")
+    batch: int | None = pydantic.Field(default=None, ge=1, description="rows a step; by default a fiftieth, 16 to 256")
+    patience: float = pydantic.Field(
+        default=0.4, gt=0, le=1, description="share of the steps without a better validation score"
+    )
+    validation: float = pydantic.Field(
+        default=0.15, gt=0, lt=0.5, description="share of rows that choose the best weights"
+    )
+    test: float = pydantic.Field(default=0.15, gt=0, lt=0.5, description="share of rows that only the scores see")
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,7 @@ class Request:
     ignore: tuple[str, ...] = ()
     categorical: tuple[str, ...] = ()
     seed: int = 0
-    settings: TableSettings = TableSettings()
+    settings: TableSettings = field(default_factory=lambda: TableSettings.checked({}, where="defaults"))
 
     def __post_init__(self):
         if self.group is not None and self.time is not None:
