@@ -1,0 +1,22 @@
+"""`make bench`: every benchmark in a process of its own, one after the other. Long; figures land in results/."""
+
+import subprocess
+import sys
+
+NAMES = ("mlp_step", "order", "first_step", "members", "table_fit", "tables", "kills")
+
+
+def main() -> int:
+    """Exit status 1 if any benchmark failed."""
+    failed = []
+    for name in NAMES:
+        sys.stdout.write(f"\n== {name}\n")
+        sys.stdout.flush()
+        if subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=False).returncode:
+            failed.append(name)
+    sys.stdout.write(f"failed: {', '.join(failed)}\n" if failed else "all benchmarks ran\n")
+    return int(bool(failed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
