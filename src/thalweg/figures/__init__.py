@@ -1,0 +1,7 @@
+"""Figures by subject: functions that draw on a matplotlib `ax` they are given, and never open a window."""
+
+from thalweg.figures import classification as classification
+from thalweg.figures import comparison as comparison
+from thalweg.figures import predictions as predictions
+from thalweg.figures import style as style
+from thalweg.figures import training as training

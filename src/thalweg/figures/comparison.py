@@ -1,0 +1,50 @@
+"""Several models beside each other."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from thalweg.figures.style import INK, MUTED, SERIES, dress, plain
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def scores(
+    ax: "Axes",
+    names: Sequence[str],
+    values: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    *,
+    metric: str,
+    first: int = 0,
+) -> None:
+    """The score of each model with its interval, the first name on top.
+
+    Args:
+        ax: where to draw.
+        names: of the k models.
+        values, low, high: score and the ends of its interval, shape (k,); an interval that is not finite is left out.
+        metric: the score's name and units.
+        first: the model that stands out.
+
+    >>> from matplotlib.figure import Figure
+    >>> ax = Figure().add_subplot()
+    >>> scores(ax, ["network", "ridge"], np.array([0.8, 0.7]), np.array([0.7, 0.6]), np.array([0.9, 0.8]), metric="R²")
+    >>> [label.get_text() for label in ax.get_yticklabels()]
+    ['network', 'ridge']
+    """
+    dress(ax)
+    ax.grid(visible=False, axis="y")
+    places = np.arange(len(names))
+    for i, place in enumerate(places):
+        colour = SERIES[0] if i == first else MUTED
+        ax.plot([low[i], high[i]], [place, place], color=colour, linewidth=2.2, solid_capstyle="round")
+        ax.plot(values[i], place, "o" if i == first else "s", color=colour, markersize=8 if i == first else 6)
+    ax.set_yticks(places, [plain(name) for name in names], color=INK)
+    ax.set_ylim(len(names) - 0.4, -0.6)
+    ax.spines["left"].set_visible(False)
+    ax.set_xlabel(plain(metric, 48))
+    ax.locator_params(axis="x", nbins=6)

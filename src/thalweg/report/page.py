@@ -1,0 +1,59 @@
+"""The page: read the record, draw, fill in the template, write it whole."""
+
+from pathlib import Path
+
+
+def write_report(run: str | Path) -> Path:
+    """Write `<run>/report.html`: one page that needs no network, in light or dark, for screen, phone and paper.
+
+    Nothing is trained, nothing in the folder is executed, and no other file in it is touched. A run that is still going
+    or was killed gets a page of what there is. The same folder gives the same page.
+
+    Args:
+        run: the folder of a run.
+    Returns:
+        the page's path.
+    Raises:
+        UserError: the folder does not exist or is no run's, or a file in it is damaged; the file is named.
+        RunError: the page cannot be written; an older one is still there.
+
+    >>> import tempfile
+    >>> from thalweg.train import RunDirectory
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     RunDirectory.create(Path(folder) / "run", {"study": "heat-plate"}, seed=0).close()
+    ...     page = write_report(Path(folder) / "run")
+    ...     page.name, "no verdict yet" in page.read_text(encoding="utf-8")
+    ('report.html', True)
+    """
+    from thalweg.report.evidence import predicted, trained  # these bring pydantic, Jinja2, NumPy and JAX
+    from thalweg.report.formats import read_record
+    from thalweg.report.provenance import data_section, provenance
+    from thalweg.report.summary import heading, trust
+    from thalweg.train.record import write_text_atomic
+
+    record = read_record(run)
+    page = _rendered(
+        head=heading(record),
+        trust=None if record.scores is None else trust(record.scores),
+        predictions=None if record.test is None else predicted(record.test),
+        training=trained(record) if record.rows else None,
+        data=None if record.data is None else data_section(record.data),
+        provenance=provenance(record),
+        version=(record.environment.get("versions") or {}).get("thalweg") or "",
+    )
+    path = record.path / "report.html"
+    write_text_atomic(path, page)
+    return path
+
+
+def _rendered(**sections: object) -> str:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html").render(sections)
