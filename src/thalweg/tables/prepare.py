@@ -75,7 +75,7 @@ def prepare_table(request: Request) -> Prepared:
         frame,
         request.target,
         split.train,
-        task=choice.task,
+        task=request.task,
         group=request.group,
         time=request.time,
         ignore=request.ignore,
