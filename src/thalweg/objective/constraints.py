@@ -90,15 +90,32 @@ class AbstractConstraint(AbstractTerm):
         converged = slope.gradient_norm <= state.converged_below.astype(slope.gradient_norm.dtype)
         feasible = amount <= state.feasible_below
         move, grow = converged & feasible, converged & ~feasible
-        penalty = jnp.where(grow, 10 * state.penalty, state.penalty)
+        eps = jnp.finfo(state.penalty.dtype).eps
+        penalty = jnp.where(grow, jnp.minimum(10 * state.penalty, 1 / eps), state.penalty)
+        feasible_below = jnp.where(
+            move, state.feasible_below * penalty**-0.9, jnp.where(grow, penalty**-0.1, state.feasible_below)
+        )
+        converged_below = jnp.where(
+            move, state.converged_below / penalty, jnp.where(grow, 1 / penalty, state.converged_below)
+        )
+        # below rounding no tolerance can be met, and the penalty would grow without end
+        rounding = 10 * eps * (1 + jnp.max(jnp.abs(jnp.asarray(self.bound, state.penalty.dtype))))
         after = MultiplierState(
             jnp.where(move, self.next_multiplier(violation, state), state.multiplier),
             penalty,
-            jnp.where(move, state.feasible_below * penalty**-0.9, jnp.where(grow, penalty**-0.1, state.feasible_below)),
-            jnp.where(move, state.converged_below / penalty, jnp.where(grow, 1 / penalty, state.converged_below)),
+            jnp.maximum(feasible_below, rounding),
+            jnp.maximum(converged_below, eps),
         )
-        figures = {"violation": amount, "penalty": penalty, "moved": move, "multiplier": after.multiplier}
-        return after, figures | {"gradient_norm": slope.gradient_norm}
+        figures = {
+            "violation": amount,
+            "feasible_below": state.feasible_below,
+            "gradient_norm": slope.gradient_norm,
+            "converged_below": state.converged_below,
+            "moved": move,
+            "penalty": penalty,
+            "multiplier": after.multiplier,
+        }
+        return after, figures
 
     def _state(self) -> MultiplierState:
         if self.state is None:

@@ -98,15 +98,22 @@ def split(model: PyTree, where: Where = trainable) -> Parts:
     Raises:
         UserError: `where` selects nothing, or something that cannot be trained.
     """
-    marks = where(model)
-    params, rest = eqx.partition(model, marks)
-    leaves = jax.tree.leaves(params)
-    if not leaves:
-        raise UserError("nothing is left to train", where="Phase(where=…)", remedy="Select at least one array.")
-    if bad := [leaf for leaf in leaves if not eqx.is_inexact_array(leaf)]:
+    marks, possible = where(model), trainable(model)
+    if jax.tree.structure(marks) != jax.tree.structure(possible):
         raise UserError(
-            f"only floating-point arrays can be trained, not {type(bad[0]).__name__}", where="Phase(where=…)"
+            "where(model) is not of the model's structure",
+            where="Phase(where=…)",
+            remedy="Use only(…) or frozen(…), or change the leaves of trainable(model).",
         )
+    wrong = jax.tree.map(lambda mark, can: bool(mark) and not can, marks, possible)
+    if bad := [path for path, is_wrong in jax.tree_util.tree_leaves_with_path(wrong) if is_wrong]:
+        raise UserError(
+            f"model{jax.tree_util.keystr(bad[0])} cannot be trained: it is no floating-point array, or is Untrained",
+            where="Phase(where=…)",
+        )
+    params, rest = eqx.partition(model, marks)
+    if not jax.tree.leaves(params):
+        raise UserError("nothing is left to train", where="Phase(where=…)", remedy="Select at least one array.")
     model_state = running_statistics(rest)
     rest = eqx.filter(rest, jax.tree.map(lambda leaf: leaf is None, model_state, is_leaf=lambda leaf: leaf is None))
     frozen_arrays, static = eqx.partition(rest, eqx.is_array)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from thalweg.errors import UserError
-from thalweg.objective.order import LARGEST_SIZE, host_rows_of_batch, rows_of_batch
+from thalweg.objective.order import LARGEST_SIZE, order_words, rows_of_batch
 from thalweg.types import Key, PyTree
 
 
@@ -141,7 +141,7 @@ class Rows(AbstractSource):
         return self.batch_size is not None
 
     def init(self, key: Key) -> PyTree:
-        return key
+        return order_words(key)
 
     def draw(self, state: PyTree, index: jax.Array) -> Examples:
         if self.batch_size is None:
@@ -182,10 +182,10 @@ class HostRows(AbstractSource):
         return True
 
     def init(self, key: Key) -> PyTree:
-        return key
+        return order_words(key)
 
     def stream(self, state: PyTree, index: int) -> Examples:
-        rows = host_rows_of_batch(state, index, self.batch_size, self.population)
+        rows = rows_of_batch(np.asarray(state), index, self.batch_size, self.population, np)
         return jax.tree.map(lambda array: np.asarray(array[rows]), self.rows.tree)
 
 

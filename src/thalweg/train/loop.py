@@ -48,7 +48,7 @@ class Streams:
 
     Args:
         objective: whose sources stream.
-        members: whose states hold the order keys.
+        members: whose states hold the orders.
     """
 
     def __init__(self, objective: Objective, members: AbstractMembers):
@@ -58,13 +58,13 @@ class Streams:
         self.follow(members)
 
     def follow(self, members: AbstractMembers) -> None:
-        """Stream by the members' present order keys; copied, since every step is handed its state to write over."""
+        """Stream by the members' present orders, held on the host so that the thread never waits for the device."""
         self.ahead: dict[tuple[int, ...], Future[list[PyTree]]] = {}
         self.states: list[ObjectiveState] = []
         names = self.objective.host_terms
         for state, _ in members.unstack() if names else ():
             sources = {name: state.objective.sources[name] for name in names}
-            self.states.append(ObjectiveState(jax.tree.map(jnp.copy, sources), {}, {}))
+            self.states.append(ObjectiveState(jax.tree.map(_on_host, sources), {}, {}))
 
     def at(self, batches: np.ndarray, *, then: np.ndarray | None = None) -> list[PyTree]:
         """The batch of each member; and begin to fetch `then`."""
@@ -233,3 +233,8 @@ class PhaseRun:
             who = "" if self.journal.single else f" for member {', '.join(map(str, members))}"
             what = f"{why}{who}: phase {position.phase + 1} ends"
             self.journal.decision(position.phase, position.step, what, figures)
+
+
+def _on_host(leaf: jax.Array) -> Any:
+    """A copy, since every step is handed its state to write over; random keys cannot leave the device."""
+    return jnp.copy(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else np.array(leaf)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from thalweg.errors import UserError
-from thalweg.objective import Objective, ObjectiveState, cast, named_key, split
+from thalweg.objective import Objective, ObjectiveState, Parts, cast, named_key, split
 from thalweg.train.members import (
     AbstractMembers,
     Layout,
@@ -158,6 +158,7 @@ def prepare(travellers: Sequence[Traveller], objective: Objective, phase: Phase,
     objective = objective.astype(dtype)
     validation = None if choices.validation is None else choices.validation.astype(dtype)
     parts = [split(cast(traveller.model, dtype), phase.where) for traveller in travellers]
+    _refuse_different(parts)
     spread = choices.devices is not None and choices.layout is not Layout.SHARDED
     if spread:
         _refuse_uneven(objective, len(choices.devices or ()))
@@ -248,7 +249,23 @@ def _traced(objective: Objective, model: PyTree, state: State) -> Any:
     return jax.make_jaxpr(cost)(arrays, state.key).jaxpr
 
 
+def _refuse_different(members: Sequence[Parts]) -> None:
+    """One compiled program serves all members, so all but the values of their arrays must be the same."""
+    shapes = [
+        jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), eqx.filter(m.combine(), eqx.is_array)) for m in members
+    ]
+    for i, (member, shape) in enumerate(zip(members, shapes, strict=True)):
+        if shape != shapes[0] or not eqx.tree_equal(member.static, members[0].static):
+            raise UserError(
+                "the models of fit_many differ in more than the values of their arrays",
+                where=f"members 0 and {i}",
+                remedy="Build them by one constructor.",
+            )
+
+
 def _refuse_uneven(objective: Objective, devices: int) -> None:
+    if not devices:
+        raise UserError("there must be at least one device", where="devices=")
     for name, term in objective.terms.items():
         size = getattr(term.source, "batch_size", None) or term.source.population
         if size % devices:

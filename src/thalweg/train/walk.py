@@ -146,7 +146,7 @@ class Walk:
             state.batch,
             jnp.asarray(False),
         )
-        info = jax.eval_shape(lambda s, p: self._step(s, p, shared)[1], begun, problem)
+        info = jax.eval_shape(lambda: self._step(begun, problem, shared)[1])
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (info.total, info.parts, info.figures))
         total, parts, figures = zeros
         tally = Tally(int32(0), total, total, parts, figures, int32(0), int32(NEVER), int32(0))
