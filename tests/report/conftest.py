@@ -83,7 +83,7 @@ def number_run(folder: Path) -> Path:
     x, y = bunch.data, bunch.target
     split = random_split(len(x), seed=0)
     scaler = StandardScaler().fit(x[split.train])
-    inputs = scaler.transform(x).astype(np.float32)
+    inputs = np.asarray(scaler.transform(x), np.float32)
     centre, scale = y[split.train].mean(), y[split.train].std()
     targets = ((y - centre) / scale).astype(np.float32)
     term = lambda rows: Supervised(jnp.array(inputs[rows]), jnp.array(targets[rows]), loss=gaussian_nll)
@@ -144,7 +144,7 @@ def class_run(folder: Path) -> Path:
     bunch: Any = load_wine()
     x, y = bunch.data, bunch.target
     split = random_split(len(x), seed=0, stratify=y)
-    inputs = StandardScaler().fit(x[split.train]).transform(x).astype(np.float32)
+    inputs = np.asarray(StandardScaler().fit(x[split.train]).transform(x), np.float32)
     labels = y.astype(np.int32)
     term = lambda rows: Supervised(jnp.array(inputs[rows]), jnp.array(labels[rows]), loss=cross_entropy)
     config = {

@@ -105,14 +105,14 @@ def thinned(n: int, most: int) -> np.ndarray:
 def logarithmic(axis: "Axis") -> None:
     """Powers of ten on a logarithmic axis, written in plain characters.
 
-    Where the axis spans less than a power of ten, 2 and 5 are named too.
+    Over less than two powers of ten 2 and 5 are named too; over less than one, round numbers as on any axis.
     """
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
     low, high = sorted(axis.get_view_interval())
     decades = math.log10(high / low) if low > 0 else math.inf
-    subs = (1.0,) if decades > 2 else (1.0, 2.0, 5.0) if decades > 0.5 else tuple(float(i) for i in range(1, 10))
-    axis.set_major_locator(LogLocator(subs=subs, numticks=7))
+    subs = (1.0,) if decades > 2 else (1.0, 2.0, 5.0)
+    axis.set_major_locator(MaxNLocator(5) if decades < 1 else LogLocator(subs=subs, numticks=7))
     axis.set_major_formatter(FuncFormatter(lambda value, _: power_of_ten(value)))
     axis.set_minor_locator(NullLocator())
     axis.set_minor_formatter(NullFormatter())

@@ -1,6 +1,7 @@
 """What the report reads from a run's folder, checked before anything is drawn. Nothing that is read is executed."""
 
 import fcntl
+import io
 import json
 import math
 import os
@@ -313,7 +314,7 @@ def _test(path: Path, scores: Scores | None, data: Data | None) -> NumberTest | 
     if not path.exists():
         return None
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
         raise _damaged(path, str(error)) from error
