@@ -130,7 +130,7 @@ def provenance(record: Record) -> Provenance:
         environment["packages"] = [f"{name} {version}" for name, version in versions.items() if version]
     return Provenance(
         command(record.config),
-        [(name, _text(value)) for name, value in flattened(record.config).items()],
+        [(name.removeprefix("settings."), _text(value)) for name, value in flattened(record.config).items()],
         [(name.replace("_", " "), _text(value)) for name, value in flattened(environment).items()],
         _files(record.path),
     )
