@@ -68,6 +68,10 @@ class AbstractSource(eqx.Module):
         """The state with what is held drawn afresh; most sources hold nothing."""
         return state
 
+    def few(self, count: int) -> Examples | None:
+        """At most `count` examples to look at, in no particular order; None from a source that holds none."""
+        return None
+
 
 def _array(leaf: Any) -> Any:
     """A JAX array as it is, anything else as a NumPy one: JAX would round 64 bits to 32 before a precision is known."""
@@ -108,6 +112,10 @@ def _checked(values: PyTree, weights: Any, batch_size: int | None) -> tuple[PyTr
     return values, weights
 
 
+def _first(examples: Examples, count: int) -> Examples:
+    return jax.tree.map(lambda leaf: np.asarray(leaf[:count]), examples)
+
+
 def _float_dtypes(values: PyTree):
     yield from (leaf.dtype for leaf in jax.tree.leaves(values) if jnp.issubdtype(leaf.dtype, jnp.floating))
     yield jnp.dtype(jnp.float32)
@@ -139,6 +147,9 @@ class Rows(AbstractSource):
     @property
     def varies(self) -> bool:
         return self.batch_size is not None
+
+    def few(self, count: int) -> Examples:
+        return _first(Examples(self.values, self.weights), count)
 
     def init(self, key: Key) -> PyTree:
         return order_words(key)
@@ -180,6 +191,9 @@ class HostRows(AbstractSource):
     @property
     def on_host(self) -> bool:
         return True
+
+    def few(self, count: int) -> Examples:
+        return _first(self.rows.tree, count)
 
     def init(self, key: Key) -> PyTree:
         return order_words(key)

@@ -6,6 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from thalweg.errors import UserError
 from thalweg.nn import has_running_statistics, training_call
@@ -96,16 +97,21 @@ class Supervised(AbstractTerm):
         return weighted_mean(costs, examples.weights), state
 
     def spread(self, model: PyTree) -> float | None:
-        state = self.source.init(jax.random.key(0))
-        examples = self.source.stream(state, 0) if self.source.on_host else self.source.draw(state, jnp.int32(0))
-        dtypes = [leaf.dtype for leaf in jax.tree.leaves(model) if eqx.is_inexact_array(leaf)]
-        some = jax.tree.map(lambda leaf: leaf[:SPREAD_EXAMPLES], examples.values)
-        x, y = cast(some, dtypes[0]) if dtypes else some
-        outputs = jax.tree.leaves(jax.vmap(lambda one: model(one, key=None))(x))
-        if examples.size < 2 or not any(bool(jnp.any(leaf != leaf[:1])) for leaf in jax.tree.leaves(y)):
+        examples = self.source.few(SPREAD_EXAMPLES)
+        if examples is None or examples.size < 2:
             return None
-        relative = [jnp.max(jnp.std(leaf, axis=0)) / jnp.maximum(jnp.max(jnp.abs(leaf)), 1e-30) for leaf in outputs]
+        dtypes = [leaf.dtype for leaf in jax.tree.leaves(model) if eqx.is_inexact_array(leaf)]
+        x, y = cast(examples.values, dtypes[0]) if dtypes else examples.values
+        if not any(np.any(np.asarray(leaf) != np.asarray(leaf[:1])) for leaf in jax.tree.leaves(y)):
+            return None
+        outputs = jax.tree.leaves(_outputs(model, x))
+        relative = [np.std(leaf, axis=0).max() / max(np.abs(leaf).max(), 1e-30) for leaf in map(np.asarray, outputs)]
         return float(max(relative))
+
+
+@eqx.filter_jit
+def _outputs(model: PyTree, x: PyTree) -> PyTree:
+    return jax.vmap(lambda one: model(one, key=None))(x)
 
 
 def _rows(values: PyTree) -> list[int]:

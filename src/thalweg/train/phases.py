@@ -234,7 +234,13 @@ def _state(
         int32(traveller.step), int32(0), int32(traveller.batch), jnp.asarray(False),
     )  # fmt: skip
     # donated to every step: never the caller's own arrays, never one array in two places
-    return jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), whole)
+    return _copied(whole)
+
+
+@jax.jit
+def _copied(tree: PyTree) -> PyTree:
+    """Every array anew, by one program: copied one by one they would each be compiled."""
+    return jax.tree.map(jnp.copy, tree)
 
 
 def _traced(objective: Objective, model: PyTree, state: State) -> Any:
