@@ -45,9 +45,9 @@ def score_models(task: Task, truth: np.ndarray, answers: Mapping[str, np.ndarray
     network, *rivals = answers
     sign = 1 if higher else -1
     best = max(rivals, key=lambda name: sign * metrics[main](truth, answers[name]))
-    gain = sign * (resampled[network] - resampled[best])
-    value = sign * (metrics[main](truth, answers[network]) - metrics[main](truth, answers[best]))
-    low, high = _interval(gain)
+    value = metrics[main](truth, answers[network]) - metrics[main](truth, answers[best])
+    low, high = _interval(resampled[network] - resampled[best])
+    gain = (low, high) if higher else (-high, -low)
     return {
         "task": task.value,
         "metric": main,
@@ -55,11 +55,13 @@ def score_models(task: Task, truth: np.ndarray, answers: Mapping[str, np.ndarray
         "test_rows": len(truth),
         "models": models,
         "difference": {"against": best, "value": value, "low": low, "high": high},
-        "recommendation": _recommend(network, best, low, high, len(truth)),
+        "recommendation": _recommend(network, best, *gain, len(truth)),
+        "interval": f"95 % by bootstrap, {RESAMPLES:,} resamples of the test rows",
     }
 
 
 def _recommend(network: str, best: str, low: float, high: float, rows: int) -> dict[str, str]:
+    """Which to use, from the interval of what the network gains over the best baseline."""
     on = f"on {rows} test rows"
     if high < 0:
         return {"use": best, "sentence": f"Use {best}: it beats the network {on}, and more than chance explains."}
