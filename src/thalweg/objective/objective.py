@@ -41,7 +41,7 @@ class Objective(eqx.Module):
         for name, term in terms.items():
             if not isinstance(term, AbstractTerm):
                 raise UserError(f"a term must be an AbstractTerm, not {type(term).__name__}", where=f"term '{name}'")
-            if not (jnp.ndim(term.weight) == 0 and jnp.isfinite(term.weight)):
+            if not (isinstance(term.weight, jax.core.Tracer) or _is_finite_number(term.weight)):
                 raise UserError("a term's weight must be one finite number", where=f"term '{name}'")
         if refresh_every < 0:
             raise UserError("refresh_every must not be negative", remedy="0 never refreshes.")
@@ -133,6 +133,11 @@ class Objective(eqx.Module):
 
     def _cast(self, tree: PyTree) -> PyTree:
         return tree if self.dtype is None else cast(tree, self.dtype)
+
+
+def _is_finite_number(value: Any) -> bool:
+    is_number = isinstance(value, int | float | np.number | np.ndarray | jax.Array)
+    return is_number and np.ndim(value) == 0 and bool(np.isfinite(value))
 
 
 def _float_dtype(value: Any) -> Any:

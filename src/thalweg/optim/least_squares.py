@@ -7,7 +7,7 @@ from jax.flatten_util import ravel_pytree
 
 from thalweg.errors import UserError
 from thalweg.objective.problem import Problem
-from thalweg.optim.optimizer import AbstractOptimizer, Ended, StepInfo, select
+from thalweg.optim.optimizer import STRAIGHT, AbstractOptimizer, Ended, StepInfo, select
 from thalweg.types import Key, Params, Scalar
 
 LARGEST_DENSE = 5_000
@@ -15,7 +15,10 @@ LARGEST_DENSE = 5_000
 
 
 class LMState(eqx.Module):
-    """The local model at the present params: total, JᵀJ (n, n), Jᵀr (n,), damping and its growth factor."""
+    """The local model at the present params: total, JᵀJ (n, n), Jᵀr (n,), damping and its growth factor.
+
+    Of the steps tried from here: the last one's gain, and how many in a row had the same negative one.
+    """
 
     total: Scalar
     parts: dict[str, Scalar]
@@ -23,6 +26,8 @@ class LMState(eqx.Module):
     slope: jax.Array
     damping: Scalar
     growth: Scalar
+    gain: Scalar
+    alike: jax.Array
     ended: jax.Array
 
 
@@ -78,17 +83,19 @@ class LevenbergMarquardt(AbstractOptimizer):
         accepted = going & jnp.isfinite(there.total) & (gain > 0)
 
         eased = state.damping * jnp.maximum(1 / 3, 1 - (2 * gain - 1) ** 3)
-        arrived = LMState(
-            there.total, there.parts, there.gram, there.slope, eased, jnp.full_like(state.growth, 2), there.ended
-        )
-        # An unusable step shorter than the params' rounding: nothing can be resolved any more.
-        length = jnp.linalg.norm(delta)
-        spent = length <= jnp.finfo(flat.dtype).eps * (1 + jnp.linalg.norm(flat))
-        ended = jnp.where(spent, jnp.int32(Ended.CONVERGED), state.ended)
-        # Damping without bound, and still no step: the Jacobian is not finite.
-        ended = jnp.where(jnp.isfinite(state.damping), ended, jnp.int32(Ended.FAILED))
+        arrived = eqx.tree_at(lambda s: s.damping, there, eased)
+        # An unusable step shorter than the params' rounding: nothing can be resolved any more. But a total that rose in
+        # proportion to ever shorter steps, or is not finite right beside the params, was not brought here by rounding.
+        alike = (gain < 0) & (jnp.abs(gain - state.gain) < -0.2 * gain)
+        alike = jnp.where((state.alike >= STRAIGHT), state.alike, jnp.where(alike, state.alike + 1, 0))
+        wrong = (alike >= STRAIGHT) | ~jnp.isfinite(there.total)
+        short = jnp.linalg.norm(delta) <= jnp.finfo(flat.dtype).eps * (1 + jnp.linalg.norm(flat))
+        spent = short | ~jnp.isfinite(state.damping)
+        ended = jnp.where(spent, jnp.where(wrong, jnp.int32(Ended.FAILED), jnp.int32(Ended.CONVERGED)), state.ended)
         stayed = eqx.tree_at(
-            lambda s: (s.damping, s.growth, s.ended), state, (state.damping * state.growth, 2 * state.growth, ended)
+            lambda s: (s.damping, s.growth, s.gain, s.alike, s.ended),
+            state,
+            (state.damping * state.growth, 2 * state.growth, gain, alike, ended),
         )
         after = select(accepted, arrived, select(going, stayed, state))
         figures = {"gradient_norm": 2 * jnp.linalg.norm(after.slope), "damping": after.damping, "gain_ratio": gain}
@@ -100,5 +107,5 @@ class LevenbergMarquardt(AbstractOptimizer):
         slope = jacobian.T @ residuals
         converged = jnp.max(jnp.abs(slope)) <= jnp.finfo(slope.dtype).tiny
         ended = jnp.where(converged, jnp.int32(Ended.CONVERGED), jnp.int32(Ended.GOING))
-        one = jnp.ones((), slope.dtype)
-        return LMState(residuals @ residuals, parts, jacobian.T @ jacobian, slope, one, 2 * one, ended)
+        one, none = jnp.ones((), slope.dtype), jnp.zeros((), jnp.int32)
+        return LMState(residuals @ residuals, parts, jacobian.T @ jacobian, slope, one, 2 * one, 0 * one, none, ended)

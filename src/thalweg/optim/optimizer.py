@@ -22,6 +22,11 @@ class Ended(enum.IntEnum):
     """The search found no decrease where the slope promises one: the cost or its gradient is wrong or not smooth."""
 
 
+STRAIGHT = 4
+"""Ever shorter steps in a row with the same rise after which a cost that should fall is known to rise in a straight
+line: its derivative is wrong, or the place a kink."""
+
+
 class StepInfo(eqx.Module):
     """What one step did.
 

@@ -1,0 +1,126 @@
+"""Levenberg-Marquardt against SciPy's (MINPACK) on named problems, and against its own promises."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.optimize import least_squares
+
+from thalweg.errors import UserError
+from thalweg.optim import Ended, LevenbergMarquardt
+
+
+def rosenbrock(x, _):
+    return jnp.stack([10 * (x[1] - x[0] ** 2), 1 - x[0]])
+
+
+def powell_singular(x, _):
+    a, b, c, d = x
+    root = jnp.sqrt(jnp.asarray([5.0, 10.0], x.dtype))
+    return jnp.stack([a + 10 * b, root[0] * (c - d), (b - 2 * c) ** 2, root[1] * (a - d) ** 2])
+
+
+def exponential(x, point):
+    return x[0] * jnp.exp(-x[1] * point[0]) + x[2] - point[1]
+
+
+def decay_data() -> np.ndarray:
+    t = np.linspace(0, 4, 30)
+    return np.stack([t, 2.5 * np.exp(-1.3 * t) + 0.5 + 0.01 * np.random.default_rng(0).normal(size=30)], axis=1)
+
+
+NONE = np.zeros((1, 1))
+# Steps (one evaluation of residuals and Jacobian each) to within 1e-10 of the least cost, and SciPy's evaluations in
+# all: Rosenbrock 15, 21; Powell 11, 400 (whose Jacobian is singular at the minimum); exponential 4, 8.
+CASES = {
+    "rosenbrock": (rosenbrock, [-1.2, 1.0], NONE, 1e-12),
+    # singular at the minimum: cost ~ distance⁴, so a cost known to 1e-32 is a place known to 1e-8
+    "powell-singular": (powell_singular, [3.0, -1.0, 0.0, 1.0], NONE, 1e-7),
+    "exponential": (exponential, [1.0, 1.0, 0.0], decay_data(), 1e-8),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_finds_the_minimizer_that_scipy_finds(name, walk, of_residual):
+    residual, start, points, tolerance = CASES[name]
+    x, _, info = walk(LevenbergMarquardt(), of_residual(residual, points), start, 100)
+    with jax.enable_x64(True):
+        stacked = jax.jit(lambda x: jnp.ravel(jax.vmap(lambda z: residual(x, z))(points)) / np.sqrt(len(points)))
+        reference = least_squares(
+            stacked, start, jax.jit(jax.jacfwd(stacked)), method="lm", xtol=1e-15, ftol=1e-15, gtol=1e-15
+        )
+    assert np.allclose(x[-1], reference.x, atol=tolerance)
+    assert info.total[-1] <= 2 * reference.cost + 1e-15  # SciPy's cost has a ½; ours is ‖r‖² over the number of points
+    assert np.argmax(info.total <= 2 * reference.cost + 1e-10) < 20
+    assert np.all(np.diff(info.total) <= 0)
+    assert np.array_equal(info.accepted, np.any(x[1:] != x[:-1], axis=1))
+
+
+def test_one_evaluation_a_step(walk, of_residual):
+    calls = []
+
+    def counted(x, point):
+        jax.debug.callback(lambda: calls.append(1))
+        return rosenbrock(x, point)
+
+    walk(LevenbergMarquardt(), of_residual(counted), [-1.2, 1.0], 10)
+    jax.effects_barrier()
+    assert len(calls) == 10 + 1  # of the one point; and the one of `init`
+
+
+def test_gain_ratio_damping_is_nielsens(walk, of_residual):
+    _, state, info = walk(LevenbergMarquardt(), of_residual(rosenbrock), [-1.2, 1.0], 15)
+    gain, damping, growth = info.figures["gain_ratio"], state.damping, state.growth
+    assert np.isclose(damping[0], 1e-3 * np.max(np.diagonal(state.gram[0])), rtol=1e-12)
+    for i in range(14):
+        if info.accepted[i]:
+            expected = damping[i] * max(1 / 3, 1 - (2 * gain[i] - 1) ** 3)
+            assert growth[i + 1] == 2
+        else:
+            expected = damping[i] * growth[i]
+            assert growth[i + 1] == 2 * growth[i]
+        assert np.isclose(damping[i + 1], expected, rtol=1e-12)
+    assert not info.accepted.all()  # both branches were seen
+
+
+def test_says_converged_at_the_minimum_and_holds_still(walk, of_residual):
+    x, _, info = walk(LevenbergMarquardt(), of_residual(exponential, decay_data()), [1.0, 1.0, 0.0], 60)
+    ended = int(np.argmax(info.ended == Ended.CONVERGED))
+    assert 0 < ended < 40
+    assert np.all(info.ended[ended:] == Ended.CONVERGED)
+    assert np.all(x[ended + 1 :] == x[-1])
+
+
+def wrong_jacobian(x, _):
+    @jax.custom_jvp
+    def square(x):
+        return x**2
+
+    square.defjvp(lambda primals, tangents: (square(*primals), -2 * primals[0] * tangents[0]))
+    return square(x)
+
+
+@pytest.mark.parametrize(
+    ("residual", "start"),
+    [
+        (wrong_jacobian, [1.0, 2.0]),
+        (lambda x, _: jnp.sqrt(x - x) + x + 1, [1.0, 2.0]),  # the derivative of a root at 0 is not finite
+        (lambda x, _: jnp.where(x > 0.5, x + 1, jnp.nan), [0.6, 0.7]),  # beside what is not finite
+    ],
+)
+def test_says_failed_where_the_cost_does_not_fall_as_the_jacobian_says(residual, start, walk, of_residual):
+    x, _, info = walk(LevenbergMarquardt(), of_residual(residual), start, 200)
+    assert info.ended[-1] == Ended.FAILED
+    assert np.all(np.isfinite(x))
+
+
+def test_refuses_what_cannot_work(walk, of_residual, of_cost):
+    with pytest.raises(UserError, match="works in float64"):
+        walk(LevenbergMarquardt(), of_residual(rosenbrock), [1.0, 1.0], 1, np.float32)
+    with pytest.raises(UserError, match="at most 5000 parameters, not 5001"):
+        walk(LevenbergMarquardt(), of_residual(lambda x, _: x), np.ones(5_001), 1)
+    with pytest.raises(UserError, match=r"couples the examples of a batch \(term 'cost'\)"):
+        walk(LevenbergMarquardt(), of_cost(jnp.sum), [1.0], 1)
+    for damping in (0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(UserError, match="damping must be a number above 0"):
+            LevenbergMarquardt(damping=damping)
