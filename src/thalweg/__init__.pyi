@@ -34,6 +34,7 @@ from .optim import adam as adam
 from .optim import adamw as adamw
 from .optim import sgd as sgd
 from .train import Callback as Callback
+from .train import CheckpointStore as CheckpointStore
 from .train import Fit as Fit
 from .train import FitFailed as FitFailed
 from .train import FitInterrupted as FitInterrupted
@@ -45,9 +46,12 @@ from .train import NoImprovement as NoImprovement
 from .train import Phase as Phase
 from .train import Plateau as Plateau
 from .train import RunDirectory as RunDirectory
+from .train import RunRecord as RunRecord
 from .train import Status as Status
 from .train import Verdict as Verdict
 from .train import When as When
 from .train import fit as fit
 from .train import fit_many as fit_many
+from .train import load as load
+from .train import load_run as load_run
 from .train import progress_callback as progress_callback

@@ -19,6 +19,9 @@ from thalweg.train.program import NoImprovement as NoImprovement
 from thalweg.train.program import Phase as Phase
 from thalweg.train.program import Plateau as Plateau
 from thalweg.train.program import When as When
+from thalweg.train.reading import RunRecord as RunRecord
+from thalweg.train.reading import load as load
+from thalweg.train.reading import load_run as load_run
 from thalweg.train.record import RunDirectory as RunDirectory
 from thalweg.train.verdict import Finding as Finding
 from thalweg.train.verdict import Status as Status

@@ -111,17 +111,28 @@ def fit(
         precision: dtype of params and data; None keeps the model's own. 64-bit is switched on within the call only.
         mode: how many steps go into one compiled program; None chooses by `automatic_mode`.
         devices: spread each batch over these; None uses one.
-        run: an open, locked run folder; rows, decisions and checkpoints go there, and a checkpoint found there is
-            resumed.
+        run: a run folder, locked (within `with run:`); rows, decisions, checkpoints and the verdict go there. A
+            checkpoint found there is resumed, bit for bit: call `fit` as it was called before.
         name: of this fit within its run, if it has several.
         log_every: steps between rows; by default a hundredth of the phase, at most 100.
-        checkpoint_seconds: least time between checkpoints.
+        checkpoint_seconds: least time between checkpoints; a signal is answered by one at once, within a run.
         callbacks: listeners, such as `progress_callback()`.
         raise_failures: raise `FitFailed` when the verdict is a failure, instead of returning it.
     Raises:
-        UserError: arguments that cannot work, named.
+        UserError: arguments that cannot work, named; or a checkpoint of another fit.
+        DamagedError: the latest checkpoint is not what was written; an older one that is whole is named.
+        RunError: the disk is full; the earlier checkpoints are as they were.
         FitFailed: diverged, line search failed, or a trivial solution; the fit is attached.
-        FitInterrupted: SIGINT or SIGTERM; a checkpoint was made.
+        FitInterrupted: SIGINT or SIGTERM came, and a checkpoint was made. (Without a run, or in another thread than
+            the main one, signals act as always.)
+
+    A finished run is extended by calling `fit` with a longer last phase. It goes on as if it had been that long from
+    the start: with the same bits if the old length is a multiple of `log_every` and `validate_every`, which keep the
+    values they had (else there was one look more, at the old end), and if nothing else, such as the rate's schedule,
+    depends on the length. A condition that was met stays met.
+
+    A run that diverged keeps its last checkpoint from before. Called as before it diverges again; with a lower rate it
+    goes on from there.
 
     >>> import jax, jax.numpy as jnp
     >>> from thalweg.losses import squared_error
@@ -225,8 +236,9 @@ def _fit(
         for callback in journal.callbacks:
             stack.callback(callback.end)
             callback.begin([phase.steps for phase in phases])
-        outcome = walk_program(models, seeds, objective, phases, choices, journal, interrupts)
-    return FitMany(*outcome, journal.rows, journal.decisions, journal.conduct)
+        kept, verdicts = walk_program(models, seeds, objective, phases, choices, journal, interrupts)
+        journal.finish(verdicts)
+    return FitMany(kept, verdicts, journal.rows, journal.decisions, journal.conduct)
 
 
 def _is_wide(model: PyTree, phases: Sequence[Phase], precision: Any) -> bool:

@@ -9,8 +9,10 @@ import numpy as np
 from thalweg.errors import UserError
 from thalweg.train.callbacks import Callback
 from thalweg.train.checkpoint import CheckpointStore
+from thalweg.train.files import read_json, write_json_atomic
 from thalweg.train.log import MetricsLog
 from thalweg.train.record import RunDirectory
+from thalweg.train.verdict import Verdict
 from thalweg.types import PyTree
 
 
@@ -35,7 +37,7 @@ class Journal:
     ):
         if not seconds >= 0:
             raise UserError(f"checkpoint_seconds must not be negative, but is {seconds}")
-        self.name, self.callbacks, self.seconds, self.single = name, callbacks, seconds, single
+        self.name, self.run, self.callbacks, self.seconds, self.single = name, run, callbacks, seconds, single
         self.rows: list[dict[str, Any]] = []
         self.decisions: list[dict[str, Any]] = []
         self.conduct: list[dict[str, Any]] = []
@@ -115,6 +117,15 @@ class Journal:
             mine = {"fit": self.name}
             self.rows = self.logs["metrics"].rewind(rows["metrics"], mine)
             self.decisions = self.logs["decisions"].rewind(rows["decisions"], mine)
+
+    def finish(self, verdicts: Sequence[Verdict]) -> None:
+        """Write the verdicts into `verdict.json`: "members" of this fit, which ended last, and "fits" by name."""
+        if self.run is None:
+            return
+        path = self.run.path / "verdict.json"
+        members = [verdict.to_json() for verdict in verdicts]
+        before = read_json(path) if path.exists() else {}
+        write_json_atomic(path, {"members": members, "fits": before.get("fits", {}) | {self.name: members}})
 
     def close(self) -> None:
         """Close the log files."""
