@@ -141,5 +141,9 @@ class Averaged(AbstractOptimizer):
     def redraw(self, problem: Problem, params: Params, state: PyTree) -> PyTree:
         return self.optimizer.redraw(problem, params, state[0]), *state[1:]
 
+    @property
+    def descends(self) -> bool:
+        return self.optimizer.descends
+
     def eval_params(self, params: Params, state: PyTree) -> Params:
         return state[1]

@@ -6,6 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from thalweg.errors import UserError
 from thalweg.objective.problem import Evaluation, Problem
@@ -71,6 +72,11 @@ class AbstractOptimizer(eqx.Module):
         """The params to judge and to keep; they differ from the walking ones when an optimizer averages."""
         return params
 
+    @property
+    def descends(self) -> bool:
+        """Whether the objective is meant to fall, so that a verdict may rest on it. In a game it is not."""
+        return True
+
 
 def going() -> Scalar:
     """`Ended.GOING` as an array."""
@@ -92,6 +98,6 @@ def checked_rate(rate: Any, name: str = "learning rate") -> Any:
     """A rate or schedule (step -> rate) as given; a number must be finite and above 0."""
     if callable(rate):
         return rate
-    if not (isinstance(rate, int | float) and 0 < rate < float("inf")):
+    if not (isinstance(rate, int | float | np.number) and 0 < rate < float("inf")):
         raise UserError(f"the {name} must be a number above 0, not {rate!r}", remedy="A common start is 1e-3.")
     return float(rate)

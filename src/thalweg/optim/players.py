@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 
 from thalweg.errors import UserError
@@ -53,6 +54,8 @@ class Players(AbstractOptimizer):
         states = {}
         for name, player in self.players.items():
             mine, view = problem.restrict(params, player.where, player.weights)
+            if not jax.tree.leaves(mine):
+                raise UserError(f"player '{name}' moves nothing", remedy="Let its `where` select an array.")
             states[name] = player.optimizer.init(view, mine, key)
         return states
 
@@ -87,6 +90,10 @@ class Players(AbstractOptimizer):
         ended = jnp.where(jnp.any(each == int(Ended.FAILED)), jnp.int32(Ended.FAILED), jnp.min(each))
         model_state = None if last.model_state is None else running_statistics(problem.static)
         return params, state, StepInfo(last.total, last.parts, True, model_state, ended, figures)
+
+    @property
+    def descends(self) -> bool:
+        return False
 
     def eval_params(self, params: Params, state: dict[str, PyTree]) -> Params:
         for name, player in self.players.items():
