@@ -218,20 +218,21 @@ class Course:
         rows = self.journal.rows
         # a member whose walk is over is still in the rows of the others
         moved = [rows[0], *(b for a, b in pairwise(rows) if pick(b["run_step"]) > pick(a["run_step"]))]
-        last = [row for row in moved if row["phase"] == moved[-1]["phase"]]
+        last_phase = moved[-1]["phase"]
         weights = {name: float(term.weight) for name, term in self.objective.terms.items()}
         death = self.deaths.get(i)
         trace = Trace(
-            steps=[row["step"] for row in last],
-            totals=[pick(row["total"]) for row in last],
+            steps=[pick(row["run_step"]) for row in moved],
+            totals=[pick(row["total"]) for row in moved],
+            begin=next(k for k, row in enumerate(moved) if row["phase"] == last_phase),
             validation=[pick(row["validation"]["total"]) if "validation" in row else np.nan for row in moved],
-            first_total=pick(rows[0]["total"]),
-            parts={name: pick(value) * weights[name] for name, value in rows[0]["parts"].items()},
+            parts={name: [pick(row["parts"][name]) * weight for row in moved] for name, weight in weights.items()},
             ended=int(end.ended[i]),
             bad_step=NEVER if death is None else death["step"],
             bad_parts={} if death is None else death["parts"],
-            condition_met=bool(end.held[i]) and self.phases[moved[-1]["phase"]].until is not None,
+            condition_met=bool(end.held[i]) and self.phases[last_phase].until is not None,
             spread=self.objective.spread(model),
+            descends=self.phases[last_phase].optimizer.descends,
         )
         return judge(trace)
 

@@ -73,38 +73,41 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Trace:
-    """What one member's run left for judging.
+    """What one member's run left for judging; sequences have one value a row, of all phases.
 
     Attributes:
-        steps: step of each row.
-        totals: objective at each row, mean since the row before; of the last phase only.
-        validation: validation score at each row of the whole run, NaN where none was taken.
-        first_total: objective at the run's first row.
-        parts: by term, weighted mean cost at the first row.
+        steps: step of the run.
+        totals: objective, mean since the row before.
+        begin: index of the first row of the last phase.
+        validation: validation score, NaN where none was taken.
+        parts: by term, weighted mean cost.
         ended: the last phase's optimizer's `Ended`.
         bad_step: step at which the objective was first not finite; −1 never.
         bad_parts: mean cost by term there.
         condition_met: the last phase's condition ended it.
-        spread: by term, spread of the outputs over examples relative to the targets' (None: not a data term).
+        spread: by term, spread of the outputs over examples relative to their size (None: not a data term).
+        descends: whether the last phase's optimizer means to lower the objective; a game's does not.
     """
 
     steps: Sequence[int]
     totals: Sequence[float]
+    begin: int
     validation: Sequence[float]
-    first_total: float
-    parts: Mapping[str, float]
+    parts: Mapping[str, Sequence[float]]
     ended: int
     bad_step: int
     bad_parts: Mapping[str, float]
     condition_met: bool
     spread: Mapping[str, float]
+    descends: bool = True
 
 
 def judge(trace: Trace) -> Verdict:
     """The verdict on one member.
 
     The last quarter of the last phase's rows is compared with the quarter before: means, and their standard errors, so
-    that minibatch noise is not taken for progress.
+    that minibatch noise is not taken for progress. Where there is validation, progress is what the validation score
+    makes, since the best by it is what is kept.
     """
     return Verdict(*_status(trace), findings=tuple(_findings(trace)))
 
@@ -112,20 +115,17 @@ def judge(trace: Trace) -> Verdict:
 SMALL_CHANGE = 1e-2
 """Relative decrease over a quarter of the phase below which the walk counts as arrived."""
 
+CRAWL = 0.05
+"""Unless a quarter still brings this share of all that the walk has gained."""
+
 
 def _status(trace: Trace) -> tuple[Status, str, str]:
     if trace.bad_step >= 0:
-        guilty = [name for name, value in trace.bad_parts.items() if not np.isfinite(value)]
-        named = ", ".join(f"'{name}'" for name in guilty) or "the weighted sum"
-        return (
-            Status.DIVERGED,
-            f"the cost of {named} was not finite at step {trace.bad_step}",
-            "Lower the learning rate, clip the gradient, or look at the data of that term.",
-        )
+        return _not_finite(trace)
     totals = np.asarray(trace.totals, float)
-    last = float(np.median(totals[-max(1, len(totals) // 10) :]))
-    span = f"objective {trace.first_total:.4g} at the start, {last:.4g} at the end"
-    if last > trace.first_total + 10 * abs(trace.first_total):
+    first, last = float(totals[0]), float(np.median(totals[-max(1, len(totals) // 10) :]))
+    span = f"objective {first:.4g} at the start, {last:.4g} at the end"
+    if trace.descends and _has_grown(totals, last):
         return Status.DIVERGED, f"the objective grew: {span}", "Lower the learning rate or clip the gradient."
     if flat := [name for name, spread in trace.spread.items() if spread < 1e-6]:
         return (
@@ -137,60 +137,150 @@ def _status(trace: Trace) -> tuple[Status, str, str]:
         return (
             Status.LINE_SEARCH_FAILED,
             f"no decrease along the steepest descent at step {trace.steps[-1]}; {span}",
-            "The objective is noisy or not smooth: draw no new batch within the phase (redraw=0), or use float64.",
+            "The objective is noisy or not smooth, or its gradient is wrong: keep the batch (redraw=0), use float64, "
+            "or check custom derivatives.",
         )
     if trace.ended == Ended.CONVERGED:
         return Status.CONVERGED, f"no further decrease can be resolved; {span}", ""
     if trace.condition_met:
         return Status.CONVERGED, f"the phase's condition was met at step {trace.steps[-1]}; {span}", ""
-    fall, error = _recent_fall(totals)
-    rate = f"{span}; relative change over the last quarter {-fall:+.2%}"
-    if fall > max(SMALL_CHANGE, 2 * error):
+    return _movement(trace, first, last, span)
+
+
+def _not_finite(trace: Trace) -> tuple[Status, str, str]:
+    guilty = [name for name, value in trace.bad_parts.items() if not np.isfinite(value)]
+    named = ", ".join(f"'{name}'" for name in guilty) or "the weighted sum"
+    remedy = "Lower the learning rate, clip the gradient, or look at the data of that term."
+    if trace.bad_step == 0:
+        remedy = "The first evaluation failed: look at the data of that term, and at the model as it was given."
+    return Status.DIVERGED, f"the cost of {named} was not finite at step {trace.bad_step}", remedy
+
+
+def _movement(trace: Trace, first: float, last: float, span: str) -> tuple[Status, str, str]:
+    """The walk made all its steps, and nothing went wrong: does it still lead anywhere?"""
+    totals = np.asarray(trace.totals[trace.begin :], float)
+    n = max(1, len(totals) // 4)
+    late, early = totals[-n:], totals[-2 * n : -n]
+    early = early if len(early) else np.array([first])
+    fall, error = float(np.mean(early) - np.mean(late)), np.hypot(_standard_error(late), _standard_error(early))
+    scale = abs(float(np.mean(early))) or float(np.finfo(float).tiny)
+    if totals.min() < 0 < totals.max():  # what crosses zero has no relative change
+        scale = float(np.ptp(totals))
+    rate = f"{span}; relative change over the last quarter {-fall / scale:+.2%}"
+    moves = abs(fall) > max(SMALL_CHANGE * scale, 2 * error)
+    if not trace.descends:
+        if moves:
+            return Status.STILL_IMPROVING, f"the value of the game still moves: {rate}", "Play longer, or average."
+        return Status.CONVERGED, f"the value of the game no longer moves: {rate}", ""
+    gained = first - last
+    has_gained = gained > SMALL_CHANGE * abs(first) and _gain_beyond_noise(np.asarray(trace.totals, float))
+    if moves and fall < 0:
+        return Status.STALLED, f"the objective rises again: {rate}", "Lower the learning rate towards the end."
+    if not has_gained and not moves:
+        remedy = "If there was something to learn, try a higher or lower learning rate, and check data and scales."
+        return Status.STALLED, f"the objective is where it was: {rate}", remedy
+    if fall > 2 * error and (moves or fall > CRAWL * gained):
+        best = _best(np.asarray(trace.validation, float))
+        if best is not None and best.is_past:
+            step = trace.steps[best.row]
+            return Status.CONVERGED, f"the validation score was best about step {step}; {rate}", ""
         return Status.STILL_IMPROVING, rate, "Train longer: resume with more steps."
-    if last >= trace.first_total - SMALL_CHANGE * abs(trace.first_total):
-        return Status.STALLED, rate, "Nothing was learned: try another learning rate, or check data and scales."
     return Status.CONVERGED, rate, ""
 
 
-def _recent_fall(totals: np.ndarray) -> tuple[float, float]:
-    """Relative fall from the last quarter but one to the last quarter, and its standard error."""
-    n = max(1, len(totals) // 4)
-    late, early = totals[-n:], totals[-2 * n : -n]
-    if not len(early):
-        return 0.0, np.inf
-    scale = max(abs(float(np.mean(early))), np.finfo(float).tiny)
-    error = np.hypot(_standard_error(late), _standard_error(early)) / scale
-    return float((np.mean(early) - np.mean(late)) / scale), float(error)
+def _has_grown(totals: np.ndarray, last: float) -> bool:
+    """Tenfold since it was lowest, and a quarter of all that was gained is lost again."""
+    lowest = float(np.min(_averages(totals)))
+    return last - lowest > max(10 * abs(lowest), (float(totals[0]) - lowest) / 4)
+
+
+def _averages(values: np.ndarray) -> np.ndarray:
+    """Means over windows of a tenth of the values."""
+    width = max(1, len(values) // 10)
+    return np.convolve(values, np.full(width, 1 / width), mode="valid")
+
+
+def _gain_beyond_noise(totals: np.ndarray) -> bool:
+    """Whether the first tenth lies above the last by more than the noise of the rows explains."""
+    means = _averages(totals)
+    return bool(means[0] - means[-1] > 3 * _noise(totals) * np.sqrt(2 / (len(totals) - len(means) + 1)))
+
+
+def _noise(values: np.ndarray) -> float:
+    """Standard deviation of one value about its trend, from differences of neighbours."""
+    steps = np.diff(values)
+    return 1.4826 * float(np.median(np.abs(steps - np.median(steps)))) / np.sqrt(2) if len(steps) else 0.0
 
 
 def _standard_error(values: np.ndarray) -> float:
     return float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
 
 
+@dataclass(frozen=True)
+class _Best:
+    """Where a noisy validation score was best: averaged over windows of a tenth of the looks.
+
+    Attributes:
+        row: of the middle of the best window.
+        score, last: averages over the best and the last window.
+        error: standard error of their difference.
+        is_past: the best window lies well before the end.
+    """
+
+    row: int
+    score: float
+    last: float
+    error: float
+    is_past: bool
+
+
+def _best(validation: np.ndarray) -> _Best | None:
+    rows = np.flatnonzero(np.isfinite(validation))
+    if len(rows) < 4:
+        return None
+    seen = validation[rows]
+    means = _averages(seen)
+    width, best = len(seen) - len(means) + 1, int(np.argmin(means))
+    error = _noise(seen) * float(np.sqrt(2 / width))
+    row = int(rows[best + width // 2])
+    return _Best(row, float(means[best]), float(means[-1]), error, best < 0.9 * (len(means) - 1))
+
+
 def _findings(trace: Trace) -> list[Finding]:
-    findings = []
+    found = (_overfitting(trace), _badly_scaled(trace))
+    return [finding for finding in found if finding is not None]
+
+
+def _overfitting(trace: Trace) -> Finding | None:
     validation = np.asarray(trace.validation, float)
+    best = _best(validation)
+    if best is None or not best.is_past:
+        return None
     seen = validation[np.isfinite(validation)]
-    if len(seen) >= 4:
-        best, last = int(np.argmin(seen)), float(np.median(seen[-max(1, len(seen) // 10) :]))
-        rise = (last - seen[best]) / max(abs(float(seen[best])), np.finfo(float).tiny)
-        if best < 0.9 * len(seen) and rise > 0.05:
-            findings.append(
-                Finding(
-                    "overfitting",
-                    f"the validation score rose by {rise:.0%} from its best, {seen[best]:.4g}, to {last:.4g} "
-                    "while training went on",
-                    "The best weights were kept. More data, a smaller model, dropout or weight decay would help.",
-                )
-            )
-    sizes = {name: abs(value) for name, value in trace.parts.items() if value and np.isfinite(value)}
-    if len(sizes) > 1 and max(sizes.values()) > 1e4 * min(sizes.values()):
-        large, small = max(sizes, key=sizes.__getitem__), min(sizes, key=sizes.__getitem__)
-        findings.append(
-            Finding(
-                "badly-scaled",
-                f"at the start term '{large}' weighs {sizes[large]:.2g}, term '{small}' {sizes[small]:.2g}",
-                f"Non-dimensionalize, or change the weight of '{large}'.",
-            )
-        )
-    return findings
+    scale = float(np.ptp(seen)) if seen.min() <= 0 else best.score
+    rise = best.last - best.score
+    if rise <= max(0.05 * scale, 3 * best.error):
+        return None
+    return Finding(
+        "overfitting",
+        f"the validation score rose from its best, {best.score:.4g} about step {trace.steps[best.row]}, "
+        f"to {best.last:.4g} while training went on",
+        "The best weights were kept. More data, a smaller model, dropout or weight decay would help.",
+    )
+
+
+def _badly_scaled(trace: Trace) -> Finding | None:
+    """A term that weighs less than a ten-thousandth of another throughout the first quarter of the run."""
+    early = max(1, len(trace.totals) // 4)
+    sizes = {name: np.abs(np.asarray(values[:early], float)) for name, values in trace.parts.items()}
+    sizes = {name: values for name, values in sizes.items() if np.isfinite(values).all() and values[0] > 0}
+    if len(sizes) < 2:
+        return None
+    large, small = max(sizes, key=lambda name: sizes[name][0]), min(sizes, key=lambda name: sizes[name][0])
+    if not np.all(sizes[large] > 1e4 * sizes[small]):
+        return None
+    return Finding(
+        "badly-scaled",
+        f"at the start term '{large}' weighs {sizes[large][0]:.2g}, term '{small}' {sizes[small][0]:.2g}",
+        f"Non-dimensionalize, or change the weight of '{large}'.",
+    )
