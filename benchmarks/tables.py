@@ -1,4 +1,4 @@
-"""`thalweg fit` with its defaults against ridge / logistic regression and gradient boosting on five tables, three seeds.
+"""`thalweg fit` with its defaults against linear models and gradient boosting on five tables, three seeds each.
 
 For each run: the network's score, the best baseline's, the 95 % interval of their difference on paired test rows, and
 which model the report tells the user to use. Run: .venv/bin/python -m benchmarks.tables
