@@ -1,0 +1,153 @@
+"""Augmented Lagrangian: the cost by its formula; multipliers that move only when the inner problem has converged."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from thalweg.errors import UserError
+from thalweg.objective import AtMost, Equal, HeldPoints, Objective, Rows, split
+
+POINTS = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])  # mean of (z·x)² over them is ‖x‖²/2
+
+
+class Vector(eqx.Module):
+    x: jax.Array
+
+
+def constrained(kind, bound=0.5, **kwargs):
+    return kind(lambda model, z: jnp.dot(z, model.x) ** 2, bound, Rows(POINTS), **kwargs)
+
+
+def bound_at(objective, x, **moved):
+    """The problem at x, with the constraint's state changed."""
+    objective = objective.astype(np.float64)
+    parts = split(Vector(jnp.asarray(x, np.float64)))
+    state = objective.init(jax.random.key(0))
+    for name, value in moved.items():
+        at = lambda s, name=name: getattr(s.terms["size"], name)
+        state = eqx.tree_at(at, state, jnp.asarray(value, np.float64))
+    return objective, objective.bind(parts.static, objective.draw(state, jnp.int32(0)), state, None), parts.params
+
+
+def refreshed(objective, x, **moved):
+    """(state before, state after, figures) of one refresh at x."""
+    objective, problem, params = bound_at(objective, x, **moved)
+    after, figures = jax.jit(lambda p: objective.refresh(problem, p, jax.random.key(1)))(params)
+    return problem.state.terms["size"], after.terms["size"], {k.removeprefix("size/"): v for k, v in figures.items()}
+
+
+@pytest.fixture(autouse=True)
+def _wide():
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.mark.parametrize("x", [[2.0, 0.0], [0.6, 0.2]])  # c = 1.5 and −0.3
+def test_the_cost_is_the_augmented_lagrangian(x):
+    c, multiplier, penalty = np.dot(x, x) / 2 - 0.5, 0.7, 20.0
+    _, problem, params = bound_at(Objective(size=constrained(Equal)), x, multiplier=multiplier, penalty=penalty)
+    assert np.isclose(problem.evaluate(params)[0], multiplier * c + penalty / 2 * c**2, rtol=1e-13)
+    _, problem, params = bound_at(Objective(size=constrained(AtMost)), x, multiplier=multiplier, penalty=penalty)
+    expected = multiplier * c + penalty / 2 * c**2 if multiplier + penalty * c > 0 else -(multiplier**2) / 2 / penalty
+    assert np.isclose(problem.evaluate(params)[0], expected, rtol=1e-13)
+
+
+def test_begins_as_algorithm_17_4_does():
+    before, _, _ = refreshed(Objective(size=constrained(Equal, penalty=10.0)), [1.0, 0.0])
+    assert (before.multiplier, before.penalty) == (0, 10)
+    assert np.isclose(before.feasible_below, 10**-0.1)
+    assert np.isclose(before.converged_below, 0.1)
+
+
+def test_multipliers_stay_while_the_inner_problem_has_not_converged():
+    # c = 0.005 is feasible enough, but the slope 10·c·x = 0.05 is not below 0.01
+    x = [np.sqrt(1.01), 0.0]
+    before, after, figures = refreshed(Objective(size=constrained(Equal)), x, converged_below=0.01)
+    assert figures["gradient_norm"] > figures["converged_below"]
+    assert figures["violation"] < figures["feasible_below"]
+    assert not figures["moved"]
+    assert eqx.tree_equal(before, after)
+
+
+def test_multipliers_move_when_converged_and_feasible_and_the_tolerances_tighten():
+    x = [np.sqrt(1.01), 0.0]
+    before, after, figures = refreshed(Objective(size=constrained(Equal)), x)
+    assert figures["gradient_norm"] <= figures["converged_below"]
+    assert figures["moved"]
+    assert np.isclose(after.multiplier, 10 * 0.005, rtol=1e-12)
+    assert after.penalty == before.penalty
+    assert np.isclose(after.feasible_below, before.feasible_below * 10**-0.9)
+    assert np.isclose(after.converged_below, before.converged_below / 10)
+
+
+def test_the_penalty_grows_when_converged_but_not_feasible():
+    before, after, figures = refreshed(Objective(size=constrained(Equal)), [0.0, 0.0], feasible_below=0.1)
+    assert figures["gradient_norm"] == 0  # x = 0 is a stationary point, and c = −0.5 there
+    assert np.isclose(figures["violation"], 0.5)
+    assert not figures["moved"]
+    assert after.multiplier == before.multiplier
+    assert after.penalty == 100
+    assert np.isclose(after.feasible_below, 100**-0.1)
+    assert np.isclose(after.converged_below, 0.01)
+
+
+def test_the_penalty_does_not_grow_without_end_nor_the_tolerances_fall_below_rounding():
+    objective = Objective(size=constrained(Equal))
+    moved = {}
+    for _ in range(40):
+        _, after, _ = refreshed(objective, [0.0, 0.0], feasible_below=0.1, **moved)
+        moved = {"penalty": after.penalty}
+    assert np.isclose(after.penalty, 1 / np.finfo(float).eps)
+    moved = {}
+    for _ in range(60):
+        _, after, figures = refreshed(objective, [1.0, 0.0], **moved)
+        assert figures["moved"]  # c and the slope are 0 exactly
+        moved = {name: getattr(after, name) for name in ("multiplier", "penalty", "feasible_below", "converged_below")}
+    assert after.feasible_below >= np.finfo(float).eps
+    assert after.converged_below >= np.finfo(float).eps
+    assert after.penalty == 10
+
+
+def test_a_slack_inequality_loses_its_multiplier():
+    # at x = 0, c = −0.5: λ = 0.3 goes to max(0, 0.3 + 10·(−0.5)) = 0, and what counts as violation is λ/ρ until then
+    _, after, figures = refreshed(Objective(size=constrained(AtMost)), [0.0, 0.0], multiplier=0.3)
+    assert np.isclose(figures["violation"], 0.03)
+    assert figures["moved"]
+    assert after.multiplier == 0
+    _, after, figures = refreshed(Objective(size=constrained(AtMost)), [0.0, 0.0])
+    assert figures["violation"] == 0
+
+
+def test_a_bound_of_several_numbers_and_weighted_points():
+    quantity = lambda model, z: z * model.x
+    weights = np.array([3.0, 1.0, 0.0, 0.0])
+    term = Equal(quantity, [0.5, 0.5], Rows(POINTS, weights=weights))
+    x = np.array([1.0, 2.0])
+    objective, problem, params = bound_at(Objective(size=term), x)
+    mean = (3 * POINTS[0] * x + POINTS[1] * x) / 4
+    assert np.isclose(problem.evaluate(params)[0], 5 * np.sum((mean - 0.5) ** 2), rtol=1e-13)
+    assert objective.init(jax.random.key(0)).terms["size"].multiplier.shape == (2,)
+
+
+def test_held_points_are_drawn_afresh_after_the_look_at_them():
+    term = Equal(
+        lambda model, z: jnp.dot(z, model.x), 0.0, HeldPoints(lambda key, n: jax.random.normal(key, (n, 2)), 5)
+    )
+    objective, problem, params = bound_at(Objective(size=term), [1.0, 2.0])
+    after, figures = objective.refresh(problem, params, jax.random.key(1))
+    assert np.isclose(figures["size/violation"], abs(np.mean(problem.batch["size"].values @ np.array([1.0, 2.0]))))
+    assert not np.array_equal(after.sources["size"], problem.state.sources["size"])
+
+
+@pytest.mark.parametrize("kind", [Equal, AtMost])
+def test_refuses_what_cannot_work(kind):
+    with pytest.raises(UserError, match="bound must be finite"):
+        constrained(kind, bound=np.inf)
+    for penalty in (1.0, -3.0, float("nan")):
+        with pytest.raises(UserError, match="first penalty must be above 1"):
+            constrained(kind, penalty=penalty)
+    _, problem, params = bound_at(Objective(size=constrained(kind, bound=[1.0, 2.0])), [1.0, 2.0])
+    with pytest.raises(UserError, match=r"quantity has shape \(\), its bound \(2,\) \(term 'size'\)"):
+        problem.evaluate(params)
