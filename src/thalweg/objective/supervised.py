@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from thalweg.errors import UserError
+from thalweg.losses import AbstractLoss
 from thalweg.nn import has_running_statistics, training_call
 from thalweg.objective.partition import running_statistics
 from thalweg.objective.precision import cast
@@ -29,7 +30,8 @@ class Supervised(AbstractTerm):
         x: inputs, a pytree of arrays with one leading axis of n examples; or a source of pairs (x, y).
         y: targets, n rows; None if `x` is a source.
         loss: (output, target) -> scalar for one example (see `thalweg.losses`). If it also has a `residual`, the term
-            is a least-squares term and Gauss-Newton methods take it.
+            is a least-squares term and Gauss-Newton methods take it. One of thalweg's own first looks through `y`, and
+            refuses what it cannot take (a negative count, NaN), naming the row.
         weight: the term's weight.
         weights: one weight an example, shape (n,), for sample and class weights.
         batch_size: examples a step; None for all.
@@ -61,6 +63,8 @@ class Supervised(AbstractTerm):
             raise UserError("a supervised term needs targets", remedy="Pass `y`, or a source of pairs (x, y).")
         if y is not None and len(x_rows := _rows(x)) and len(y_rows := _rows(y)) and x_rows[0] != y_rows[0]:
             raise UserError(f"{x_rows[0]} inputs but {y_rows[0]} targets", remedy="Each input needs one target.")
+        if y is not None and isinstance(loss, AbstractLoss):
+            loss.check_targets(y)
         self.source = x if y is None else Rows((x, y), weights=weights, batch_size=batch_size)
         self.loss_function = loss
         self.weight = weight
