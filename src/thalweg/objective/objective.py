@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from thalweg.errors import UserError
 from thalweg.objective.keys import named_key
@@ -41,7 +42,7 @@ class Objective(eqx.Module):
         for name, term in terms.items():
             if not isinstance(term, AbstractTerm):
                 raise UserError(f"a term must be an AbstractTerm, not {type(term).__name__}", where=f"term '{name}'")
-            if not (isinstance(term.weight, jax.core.Tracer) or _is_finite_number(term.weight)):
+            if not (isinstance(term.weight, Tracer) or _is_finite_number(term.weight)):
                 raise UserError("a term's weight must be one finite number", where=f"term '{name}'")
         if refresh_every < 0:
             raise UserError("refresh_every must not be negative", remedy="0 never refreshes.")
