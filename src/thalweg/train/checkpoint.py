@@ -87,7 +87,8 @@ class Checkpoint:
             whole = next((one for one in reversed(older) if one.is_whole()), None)
             remedy = "No older checkpoint is whole: restore the folder from a copy, or start the run again."
             if whole is not None:
-                remedy = f"The checkpoint of step {whole.step} is whole: go on from there."
+                call = f'CheckpointStore("{self.path.parent}").discard_after({whole.step})'
+                remedy = f"The checkpoint of step {whole.step} is whole: to go on from there, call thalweg.{call}."
             raise DamagedError(error.what, where=error.where, remedy=remedy) from error
 
     def _state(self) -> dict[str, Any]:

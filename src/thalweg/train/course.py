@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from thalweg.errors import UserError
-from thalweg.objective import Objective
+from thalweg.objective import AbstractTerm, Objective
 from thalweg.train.interrupts import Interrupts
 from thalweg.train.journal import Journal
 from thalweg.train.loop import PhaseRun, Position, Streams
@@ -281,7 +281,21 @@ def _streams(prepared: Prepared) -> Streams:
 def _origin(models: Sequence[PyTree], seeds: Sequence[int], objective: Objective, choices: Choices) -> dict[str, Any]:
     """What a fit begins with, as far as it can be compared: functions, such as a loss or a schedule, cannot."""
     data = tree_hash((objective, choices.validation))
-    return {"members": len(models), "models": tree_hash(list(models)), "seeds": list(seeds), "data": data}
+    terms = {name: _described(term) for name, term in objective.terms.items()}
+    return {
+        "members": len(models),
+        "models": tree_hash(list(models)),
+        "seeds": list(seeds),
+        "terms": terms | {"refresh_every": objective.refresh_every},
+        "data": data,
+    }
+
+
+def _described(term: AbstractTerm) -> str:
+    source = term.source
+    batch = getattr(source, "batch_size", None) or source.population
+    kinds = f"{type(term).__name__} of {type(source).__name__}"
+    return f"{kinds}, {batch} of {source.population} at a time, weight {float(term.weight):g}"
 
 
 def _conduct(prepared: Prepared) -> dict[str, Any]:
