@@ -421,7 +421,7 @@ except ThalwegError as error:
 
 def test_a_process_stopped_from_outside(tmp_path: Path) -> None:
     def start(folder: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-W", "ignore", "-c", SCRIPT, tmp_path / folder, tmp_path / "beat", "40_000"]
+        command = [sys.executable, "-W", "ignore", "-c", SCRIPT, tmp_path / folder, tmp_path / "beat", "20_000"]
         return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
     process = start("stopped")
@@ -433,7 +433,7 @@ def test_a_process_stopped_from_outside(tmp_path: Path) -> None:
     assert process.returncode == 130
     assert "SIGTERM arrived at step" in said
     step = CheckpointStore(tmp_path / "stopped" / "checkpoints" / "fit").steps()[-1]
-    assert 0 < step < 40_000
+    assert 0 < step < 20_000
     hashes = [start(folder).communicate(timeout=120)[0] for folder in ("stopped", "whole")]
     assert hashes[0] == hashes[1]
     assert len(hashes[0].strip()) == 64
