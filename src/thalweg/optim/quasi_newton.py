@@ -230,7 +230,11 @@ def _remember(history: History, s: jax.Array, y: jax.Array) -> History:
 
 
 def _two_loop(g: jax.Array, history: History) -> jax.Array:
-    """Inverse-Hessian product, algorithm 7.4 of Nocedal and Wright (2006)."""
+    """Inverse-Hessian product, algorithm 7.4 of Nocedal and Wright (2006).
+
+    Pairs that are not there yet are passed over instead of left out: were the number of turns to differ between members
+    on several devices, the devices would have to ask each other after every turn.
+    """
     memory = history.s.shape[0]
     kept = jnp.minimum(history.count, memory)
     sy = jnp.einsum("mn,mn->m", history.s, history.y)
@@ -239,19 +243,19 @@ def _two_loop(g: jax.Array, history: History) -> jax.Array:
     def back(i: jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         q, alphas = carry
         at = (history.count - 1 - i) % memory
-        alpha = inverse[at] * jnp.vdot(history.s[at], q)
+        alpha = jnp.where(i < kept, inverse[at] * jnp.vdot(history.s[at], q), 0)
         return q - alpha * history.y[at], alphas.at[at].set(alpha)
 
     def forth(i: jax.Array, r: jax.Array, alphas: jax.Array) -> jax.Array:
-        at = (history.count - kept + i) % memory
+        at = (history.count + i) % memory  # the oldest first, once the ring is full
         beta = inverse[at] * jnp.vdot(history.y[at], r)
-        return r + (alphas[at] - beta) * history.s[at]
+        return r + jnp.where(i >= memory - kept, alphas[at] - beta, 0) * history.s[at]
 
-    q, alphas = jax.lax.fori_loop(0, kept, back, (g, jnp.zeros(memory, g.dtype)))
+    q, alphas = jax.lax.fori_loop(0, memory, back, (g, jnp.zeros(memory, g.dtype)))
     last = (history.count - 1) % memory
     yy = jnp.vdot(history.y[last], history.y[last])
     scale = jnp.where(yy > 0, sy[last] / jnp.where(yy > 0, yy, jnp.ones_like(yy)), jnp.ones_like(yy))
-    return jax.lax.fori_loop(0, kept, lambda i, r: forth(i, r, alphas), scale * q)
+    return jax.lax.fori_loop(0, memory, lambda i, r: forth(i, r, alphas), scale * q)
 
 
 def _cubic_minimum(a: Scalar, fa: Scalar, da: Scalar, b: Scalar, fb: Scalar, db: Scalar) -> Scalar:
