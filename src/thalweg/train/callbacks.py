@@ -1,11 +1,15 @@
 """What may listen to a run: progress on a terminal, plain lines without one, and anything a user writes."""
 
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 
 class Callback:
@@ -31,7 +35,8 @@ def progress_callback(stream: IO[str] | None = None) -> Callback:
         stream: where to write; standard error by default.
     """
     out = sys.stderr if stream is None else stream
-    return ProgressBar(out) if out.isatty() else ProgressLines(out)
+    can_redraw = out.isatty() and os.environ.get("TERM", "") not in ("", "dumb", "unknown")
+    return ProgressBar(out) if can_redraw else ProgressLines(out)
 
 
 class ProgressLines(Callback):
@@ -40,58 +45,99 @@ class ProgressLines(Callback):
     Args:
         stream: where to write.
         seconds: least time between two lines.
+
+    >>> lines = ProgressLines(sys.stdout)
+    >>> lines.begin([200, 300])
+    phase 1/2  compiling the first step
+    >>> lines.progress(0, 200, {"total": 0.12345})
+    phase 1/2  step 200/200  loss 0.1235
+    >>> lines.progress(1, 300, {"total": [0.2, 0.1, float("nan")]})
+    phase 2/2  step 300/300  loss 0.1 to 0.2 (3 members, 1 not finite)
     """
+
+    untold = ""
 
     def __init__(self, stream: IO[str], *, seconds: float = 5.0):
         self.stream, self.seconds = stream, seconds
 
     def begin(self, phases: Sequence[int]) -> None:
-        self.phases, self.clock = list(phases), _Clock()
+        self.phases, self.clock, self.loss = list(phases), _Clock(), ""
         self.told = time.monotonic()
+        self.tell(f"phase 1/{len(self.phases)}  compiling the first step")
 
     def progress(self, phase: int, step: int, row: Mapping[str, Any] | None) -> None:
-        self.clock.tick(phase, step)
-        over = step >= self.phases[phase]
-        if over or time.monotonic() - self.told >= self.seconds:
-            self.told = time.monotonic()
-            self.stream.write(self.text(phase, step, row) + "\n")
-            self.stream.flush()
-
-    def text(self, phase: int, step: int, row: Mapping[str, Any] | None) -> str:
-        """The line: what a person wants to know at a glance."""
-        rate = self.clock.rate
-        left = "" if not rate else f"  {_duration((self.phases[phase] - step) / rate)} left"
-        loss = "" if row is None else f"  loss {float(np.mean(row['total'])):.4g}"
-        speed = "" if not rate else f"  {rate:,.0f} steps/s"
-        return f"phase {phase + 1}/{len(self.phases)}  step {step:,}/{self.phases[phase]:,}{loss}{speed}{left}"
+        self.note(phase, step, row)
+        self.untold = self.text(phase, step)
+        if step >= self.phases[phase] or time.monotonic() - self.told >= self.seconds:
+            self.catch_up()
 
     def decision(self, row: Mapping[str, Any]) -> None:
-        self.stream.write(f"decision at step {row['step']:,}: {row['what']}\n")
+        self.tell(f"decision at step {row['step']:,}: {row['what']}")
+
+    def end(self) -> None:
+        self.catch_up()  # where the walk ended before its last step
+
+    def catch_up(self) -> None:
+        """Tell how far the walk is, unless that was the last thing told."""
+        if self.untold:
+            self.told = time.monotonic()
+            self.tell(self.untold)
+            self.untold = ""
+
+    def note(self, phase: int, step: int, row: Mapping[str, Any] | None) -> None:
+        """Keep what the next line shows."""
+        self.clock.tick(phase, step)
+        if row is not None:
+            self.loss = _loss(row["total"])
+
+    def tell(self, line: str) -> None:
+        """Write a line."""
+        self.stream.write(line + "\n")
         self.stream.flush()
+
+    def text(self, phase: int, step: int) -> str:
+        """The line: what a person wants to know at a glance."""
+        parts = [f"phase {phase + 1}/{len(self.phases)}", f"step {step:,}/{self.phases[phase]:,}", self.loss]
+        if rate := self.clock.rate:
+            parts.append(f"{rate:,.0f} steps/s" if rate >= 10 else f"{1 / rate:,.2g} s/step")
+            if step < self.phases[phase]:
+                more = " in this phase" if phase + 1 < len(self.phases) else ""
+                parts.append(f"{_duration((self.phases[phase] - step) / rate)} left{more}")
+        return "  ".join(part for part in parts if part)
 
 
 class ProgressBar(ProgressLines):
     """A bar that redraws itself on a terminal."""
 
+    bar: "Progress | None" = None
+
     def begin(self, phases: Sequence[int]) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
 
-        super().begin(phases)
-        self.bar = Progress(BarColumn(), TextColumn("{task.description}"), console=Console(file=self.stream))
-        self.task = self.bar.add_task("starting: compiling the first step", total=float(sum(phases)))
+        text = TextColumn("{task.description}", markup=False)
+        self.bar = Progress(BarColumn(20), text, console=Console(file=self.stream))
+        self.task = self.bar.add_task("", total=float(sum(phases)))
         self.bar.start()
+        super().begin(phases)
 
     def progress(self, phase: int, step: int, row: Mapping[str, Any] | None) -> None:
-        self.clock.tick(phase, step)
+        assert self.bar is not None, "begin comes first"
+        self.note(phase, step, row)
         done = sum(self.phases[:phase]) + step
-        self.bar.update(self.task, completed=done, description=self.text(phase, step, row))
+        self.bar.update(self.task, completed=done, description=self.text(phase, step))
 
     def decision(self, row: Mapping[str, Any]) -> None:
-        self.bar.console.print(f"decision at step {row['step']:,}: {row['what']}", highlight=False)
+        assert self.bar is not None, "begin comes first"
+        self.bar.console.print(f"decision at step {row['step']:,}: {row['what']}", highlight=False, markup=False)
+
+    def tell(self, line: str) -> None:
+        assert self.bar is not None, "begin comes first"
+        self.bar.update(self.task, description=line)
 
     def end(self) -> None:
-        self.bar.stop()
+        if self.bar is not None:
+            self.bar.stop()
 
 
 class _Clock:
@@ -108,6 +154,17 @@ class _Clock:
         elif phase != self.phase:
             self.rate = 0.0
         self.phase, self.at = phase, (now, step)
+
+
+def _loss(total: Any) -> str:
+    """One number, or the range over the members whose cost is finite."""
+    values = np.atleast_1d(np.asarray(total, float))
+    finite = values[np.isfinite(values)]
+    if len(values) == 1:
+        return f"loss {values[0]:.4g}"
+    bad = len(values) - len(finite)
+    who = f"({len(values)} members" + (f", {bad} not finite)" if bad else ")")
+    return f"loss {finite.min():.4g} to {finite.max():.4g} {who}" if len(finite) else f"loss not finite {who}"
 
 
 def _duration(seconds: float) -> str:

@@ -234,8 +234,8 @@ def _fit(
         stack.enter_context(jax.default_matmul_precision("highest"))
         interrupts = stack.enter_context(Interrupts(listen=journal.store is not None))
         for callback in journal.callbacks:
-            stack.callback(callback.end)
             callback.begin([phase.steps for phase in phases])
+            stack.callback(callback.end)
         kept, verdicts = walk_program(models, seeds, objective, phases, choices, journal, interrupts)
         journal.finish(verdicts)
     return FitMany(kept, verdicts, journal.rows, journal.decisions, journal.conduct)
