@@ -55,3 +55,15 @@ from .train import fit_many as fit_many
 from .train import load as load
 from .train import load_run as load_run
 from .train import progress_callback as progress_callback
+from .settings import Settings as Settings
+from .settings import setting as setting
+from .study.claim import Claim as Claim
+from .study.claim import ClaimVerdict as ClaimVerdict
+from .study.claim import median_interval as median_interval
+from .study.definition import Study as Study
+from .study.definition import study as study
+from .study.files import StudyFailed as StudyFailed
+from .study.run import Run as Run
+from .study.runner import StudyRun as StudyRun
+from .study.runner import resume_study as resume_study
+from .study.runner import run_study as run_study

@@ -4,7 +4,7 @@ import io
 import re
 import warnings
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -63,29 +63,35 @@ def drawing(
         title, alt, caption: see `Drawing`.
         size: width and height in inches.
     """
+    return Drawing(themed(rendered(draw, name=name, size=size), name, alt), alt, title, caption)
+
+
+def rendered(
+    draw: Callable[["Axes"], None], *, name: str, size: tuple[float, float], texts: Mapping[str, str] | None = None
+) -> str:
+    """Matplotlib's own SVG file of a figure, the same at every call; `texts` are its "Title" and "Description"."""
     import matplotlib
     from matplotlib.figure import Figure
 
     settings: dict[Any, Any] = {**SETTINGS, "svg.hashsalt": name}
+    metadata = dict.fromkeys(("Date", "Creator", "Format", "Type")) | dict(texts or {})
     with matplotlib.rc_context(settings), warnings.catch_warnings():
         # The browser draws the texts, in fonts that it has; matplotlib only measures them.
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from font", category=UserWarning)
         figure = Figure(figsize=size, layout="constrained")
         draw(figure.add_subplot())
         file = io.StringIO()
-        figure.savefig(
-            file, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        )
-    return Drawing(_themed(file.getvalue(), name, alt), alt, title, caption)
+        figure.savefig(file, format="svg", transparent=True, metadata=metadata)
+    return file.getvalue()
 
 
-def _themed(text: str, name: str, alt: str) -> str:
+def themed(text: str, name: str, alt: str) -> str:
     """Matplotlib's file as an element of the page: page colours, page fonts, no ids but those referred to."""
     root = ElementTree.fromstring(text)
     ids = {one: f"{name}-{i}" for i, one in enumerate(_referred(root))}
     for parent in root.iter():
         for child in [*parent]:
-            if child.tag in (f"{SVG}metadata", f"{SVG}style"):
+            if child.tag in (f"{SVG}metadata", f"{SVG}style", f"{SVG}title"):
                 parent.remove(child)
     for element in root.iter():
         _clean(element, ids)

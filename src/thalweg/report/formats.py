@@ -112,6 +112,25 @@ class Data(BaseModel):
     target: Column | None = None
 
 
+class ClaimRow(BaseModel):
+    """One claim of a study (see `thalweg.study.claim`)."""
+
+    statement: str
+    value: Figure
+    interval: tuple[Figure, Figure]
+    reference: Figure
+    verdict: Literal["supported", "not supported", "undecided"]
+    unit: str = ""
+    relation: str = ""
+
+
+class Claims(BaseModel):
+    """`claims.json`: what a study asked, and its claims."""
+
+    question: str = ""
+    claims: list[ClaimRow]
+
+
 def _verdicts(members: list[dict[str, Any]]) -> list[Verdict]:
     try:
         return [Verdict.from_json(member) for member in members]
@@ -178,7 +197,7 @@ class Record:
         config, environment: settings and surroundings.
         rows, decisions: the two logs.
         verdicts: one a member.
-        scores, data, test: see the classes.
+        scores, data, claims, test: see the classes.
         is_written: another process holds the run's lock.
     """
 
@@ -191,6 +210,7 @@ class Record:
     verdicts: list[Verdict]
     scores: Scores | None
     data: Data | None
+    claims: Claims | None
     test: NumberTest | ClassTest | None
     is_written: bool
 
@@ -217,6 +237,7 @@ def read_record(path: str | Path) -> Record:
         [] if verdicts is None else verdicts.members,
         scores,
         data,
+        _model(run.path / "claims.json", Claims),
         _test(run.arrays / "test.npz", scores, data),
         is_written=verdicts is None and _is_locked(run.path / "lock"),
     )
@@ -234,12 +255,13 @@ def _model(path: Path, model: type[Model]) -> Model | None:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(one) for one in first["loc"])
-        raise _damaged(path, f"{place}: {first['msg']}" if place else first["msg"]) from error
+        raise damaged(path, f"{place}: {first['msg']}" if place else first["msg"]) from error
     except (OSError, ValueError, RecursionError) as error:
-        raise _damaged(path, str(error)) from error
+        raise damaged(path, str(error)) from error
 
 
-def _damaged(path: Path, why: str) -> DamagedError:
+def damaged(path: Path, why: str) -> DamagedError:
+    """The error that names a file which is not what it should be."""
     remedy = "Restore the file from a copy, or move it away: the report then leaves out what it held."
     return DamagedError(f"the file cannot be used: {why}", where=str(path), remedy=remedy)
 
@@ -252,15 +274,15 @@ def _rows(run: RunDirectory) -> list[dict[str, Any]]:
         figures: dict[str, Any] = {name: row.get(name) for name in ("run_step", "total")}
         for group in ("parts", "validation"):
             if not isinstance(row.get(group, {}), Mapping):
-                raise _damaged(path, f"line {number}: {group!r} is no dictionary")
+                raise damaged(path, f"line {number}: {group!r} is no dictionary")
             figures |= {f"{group}.{name}": value for name, value in row.get(group, {}).items()}
         if type(row.get("phase")) is not int:
-            raise _damaged(path, f"line {number} has no integer 'phase'")
+            raise damaged(path, f"line {number} has no integer 'phase'")
         for name, value in figures.items():
             if not _is_figure(value):
-                raise _damaged(path, f"line {number}: {name!r} is no number")
+                raise damaged(path, f"line {number}: {name!r} is no number")
             if members.setdefault(row["fit"], _members(value)) != _members(value):
-                raise _damaged(path, f"line {number}: {name!r} has not one number for each member")
+                raise damaged(path, f"line {number}: {name!r} has not one number for each member")
     return rows
 
 
@@ -268,7 +290,7 @@ def _decisions(run: RunDirectory) -> list[dict[str, Any]]:
     rows = run.decisions.read()
     for number, row in enumerate(rows, 1):
         if type(row["step"]) is not int:
-            raise _damaged(run.path / "decisions.jsonl", f"line {number} has no integer 'step'")
+            raise damaged(run.path / "decisions.jsonl", f"line {number} has no integer 'step'")
     return rows
 
 
@@ -317,7 +339,7 @@ def _test(path: Path, scores: Scores | None, data: Data | None) -> NumberTest | 
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
-        raise _damaged(path, str(error)) from error
+        raise damaged(path, str(error)) from error
     try:
         if "probability" not in arrays:
             return _number_test(arrays)
@@ -325,7 +347,7 @@ def _test(path: Path, scores: Scores | None, data: Data | None) -> NumberTest | 
         names = names or (data.target.classes if data and data.target else None)
         return _class_test(arrays, names)
     except ValueError as error:
-        raise _damaged(path, str(error)) from error
+        raise damaged(path, str(error)) from error
 
 
 def _number_test(arrays: Mapping[str, np.ndarray]) -> NumberTest:

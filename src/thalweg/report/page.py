@@ -25,6 +25,7 @@ def write_report(run: str | Path) -> Path:
     ...     page.name, "no verdict yet" in page.read_text(encoding="utf-8")
     ('report.html', True)
     """
+    from thalweg.report.claims import claims_section
     from thalweg.report.evidence import predicted, trained  # these bring pydantic, Jinja2, NumPy and JAX
     from thalweg.report.formats import read_record
     from thalweg.report.provenance import data_section, provenance
@@ -34,6 +35,7 @@ def write_report(run: str | Path) -> Path:
     record = read_record(run)
     page = _rendered(
         head=heading(record),
+        claims=claims_section(record.claims, record.path),
         trust=None if record.scores is None else trust(record.scores),
         predictions=None if record.test is None else predicted(record.test),
         training=trained(record) if record.rows else None,

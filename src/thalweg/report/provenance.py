@@ -112,6 +112,7 @@ HOLDS = {
     "verdict.json": "how the run ended",
     "scores.json": "held-out scores beside baselines",
     "data.json": "columns, notes and split",
+    "error.txt": "what the study raised, with every line it passed through",
     "claims.json": "what the study claims, and what was measured",
     "model": "the trained model: load or predict with it",
     "arrays": "what the figures show",
@@ -140,8 +141,8 @@ def command(config: Mapping[str, Any]) -> str:
     """The command that makes the same run; empty if the settings do not tell.
 
     Args:
-        config: `command`, a list of words, is taken as it stands; else `table` and `target`, or `study`, with `seed`
-            and a table of `settings`.
+        config: `command`, a list of words, is taken as it stands; else `table` and `target`, or `study` (or the `file`
+            that it is in, if it is the user's own), with `seed` and a table of `settings`.
 
     >>> command({"table": "my data.csv", "target": "y", "seed": 3, "settings": {"steps": 200}})
     "thalweg fit 'my data.csv' --target y --seed 3 --set steps=200"
@@ -151,7 +152,7 @@ def command(config: Mapping[str, Any]) -> str:
     if "table" in config and "target" in config:
         words = ["thalweg", "fit", str(config["table"]), "--target", str(config["target"])]
     elif "study" in config:
-        words = ["thalweg", "run", str(config["study"])]
+        words = ["thalweg", "run", str(config.get("file", config["study"]))]
     else:
         return ""
     if "seed" in config:

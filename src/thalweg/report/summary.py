@@ -86,6 +86,9 @@ class Heading:
 
 def heading(record: Record) -> Heading:
     """The heading of a run's page; of several members the worst gives the badge."""
+    if not record.verdicts and record.claims is not None:
+        ended = ("finished", "none", "The study came to its end; it trained nothing.", "", "", "")
+        return Heading(_title(record), _facts(record), *ended, [], [])
     if not record.verdicts:
         return Heading(_title(record), _facts(record), "no verdict yet", "none", *_unfinished(record), "", [], [])
     worst = min(record.verdicts, key=lambda verdict: WORST_FIRST.index(verdict.status))
