@@ -1,0 +1,11 @@
+"""Differential operators on one point, and the domains that points come from."""
+
+from thalweg.physics.operators import Field as Field
+from thalweg.physics.operators import curl as curl
+from thalweg.physics.operators import derivative as derivative
+from thalweg.physics.operators import directional_derivative as directional_derivative
+from thalweg.physics.operators import divergence as divergence
+from thalweg.physics.operators import gradient as gradient
+from thalweg.physics.operators import hessian_vector as hessian_vector
+from thalweg.physics.operators import laplacian as laplacian
+from thalweg.physics.operators import strain as strain
