@@ -1,11 +1,11 @@
 """The course of a program: phase after phase from the latest checkpoint, and the verdict at its end."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
-import jax
+import equinox as eqx
 import numpy as np
 
 from thalweg.errors import UserError
@@ -89,20 +89,20 @@ class Course:
             choices = replace(choices, log_every=place["log_every"], validate_every=place["validate_every"])
             travellers = [replace(one, model=self.cast(one.model, index - 1)) for one in travellers]
         prepared = prepare(travellers, self.objective, self.phases[index], choices)
-        streams = _streams(prepared)
+        streams, copy = _streams(prepared), _copier(prepared)
         try:
             if place is None:
                 position = _begin(prepared, streams, index)
-                self.snapshot(prepared, travellers, position)
+                self.snapshot(prepared, copy, position)
                 self.checkpoint(prepared, travellers, position)
             else:
                 travellers, position = self.resume(prepared, travellers, streams, place)
                 streams.follow(prepared.members)
-                self.snapshot(prepared, travellers, position)
+                self.snapshot(prepared, copy, position)
             runner = PhaseRun(prepared, streams, self.journal, self.interrupts)
             for _ in runner.run(position):
                 self.safe.confirm(prepared.members.read(lambda state: state.tally.bad_step))
-                self.snapshot(prepared, travellers, position)
+                self.snapshot(prepared, copy, position)
                 if self.journal.due():
                     self.checkpoint(prepared, travellers, position)
         finally:
@@ -143,7 +143,7 @@ class Course:
                 for traveller, model, score, step, phase in scores
             ]
         else:
-            self.safe.models, self.safe.phases = list(tree["spare"]), list(place["spare_phase"])
+            self.safe.restore(tree["spare"], place["spare_phase"])
         held, batch = members.read(lambda state: (state.held, state.batch))
         going = [i for i, over in enumerate(held) if not over]
         return travellers, Position(place["phase"], place["step"], np.array(batch), going)
@@ -161,7 +161,7 @@ class Course:
         if prepared.cadence.validate:
             spare, spare_phase = [t.best for t in travellers], [t.best_phase for t in travellers]
         else:
-            spare, spare_phase = self.safe.models, self.safe.phases
+            spare, spare_phase = self.safe.models(), self.safe.phases
         place = {
             "phase": position.phase,
             "step": position.step,
@@ -182,14 +182,14 @@ class Course:
         """The step that a checkpoint is named by: phases ended early count in full."""
         return sum(phase.steps for phase in self.phases[: position.phase]) + position.step
 
-    def snapshot(self, prepared: Prepared, travellers: Sequence[Traveller], position: Position) -> None:
+    def snapshot(self, prepared: Prepared, copy: Callable[[], "Copies"], position: Position) -> None:
         """Copy the members at every step that logs a row, so that a resumed walk has the same copies.
 
         With validation there is no need: the best model is kept.
         """
         if not prepared.cadence.validate and position.step % prepared.cadence.log == 0:
-            now = prepared.travellers(travellers, position.phase)
-            self.safe.consider([_copy(one.model) for one in now], [one.step for one in now], position.phase)
+            steps = prepared.members.read(lambda state: state.step)
+            self.safe.consider(copy(), steps, position.phase)
 
     def count_deaths(self, prepared: Prepared, *, remember: bool = True) -> bool:
         """Whether any member's cost is still finite; and remember which ones' is not, beyond the phase."""
@@ -205,7 +205,7 @@ class Course:
         traveller = end.travellers[i]
         if traveller.best_phase >= 0:
             return traveller.best
-        return self.safe.models[i] if i in self.deaths else traveller.model
+        return self.safe.models()[i] if i in self.deaths else traveller.model
 
     def verdict(self, i: int, model: PyTree, end: PhaseEnd) -> Verdict:
         """How member i's walk ended."""
@@ -237,6 +237,10 @@ class Course:
         return judge(trace)
 
 
+Copies = Callable[[int], PyTree]
+"""Member -> its whole model, copied earlier."""
+
+
 class Snapshot:
     """By member, the last model from which a step found a finite cost.
 
@@ -245,26 +249,41 @@ class Snapshot:
     """
 
     def __init__(self, models: Sequence[PyTree]):
-        self.models, self.phases = list(models), [NEVER] * len(models)
-        self.candidates: list[PyTree] = []
-        self.steps: list[int] = []
-        self.phase = NEVER
+        self.restore(models, [NEVER] * len(models))
 
-    def consider(self, models: list[PyTree], steps: list[int], phase: int) -> None:
+    def restore(self, models: Sequence[PyTree], phases: Sequence[int]) -> None:
+        """Begin with these, which are of those phases."""
+        self.sources: list[Copies] = [list(models).__getitem__] * len(models)
+        self.phases = list(phases)
+        self.candidates: Copies | None = None
+        self.steps, self.phase = np.zeros(len(models), int), NEVER
+
+    def consider(self, candidates: Copies, steps: np.ndarray, phase: int) -> None:
         """Models whose own cost the next step will tell; `steps` of the run they have done."""
-        self.candidates, self.steps, self.phase = models, steps, phase
+        self.candidates, self.steps, self.phase = candidates, steps, phase
 
     def confirm(self, bad_steps: np.ndarray) -> None:
         """Keep the candidates whose cost the step after them found finite."""
-        for i, candidate in enumerate(self.candidates):
-            if bad_steps[i] == NEVER or bad_steps[i] > self.steps[i]:
-                self.models[i], self.phases[i] = candidate, self.phase
-        self.candidates = []
+        if self.candidates is not None:
+            for i in np.flatnonzero((bad_steps == NEVER) | (bad_steps > self.steps)):
+                self.sources[i], self.phases[i] = self.candidates, self.phase
+        self.candidates = None
+
+    def models(self) -> list[PyTree]:
+        """The models that are kept."""
+        return [source(i) for i, source in enumerate(self.sources)]
 
 
-def _copy(model: PyTree) -> PyTree:
-    """A model that the next step, which writes over its input, leaves alone."""
-    return jax.tree.map(lambda leaf: leaf.copy() if isinstance(leaf, jax.Array) else leaf, model)
+def _copier(prepared: Prepared) -> Callable[[], Copies]:
+    """Copies the members, which the next step would write over, and makes whole models of them when they are wanted."""
+    members, evaluate = prepared.members, prepared.walk.phase.optimizer.eval_params
+    take = members.copier(lambda state: (evaluate(state.params, state.optimizer), state.model_state))
+
+    def copy() -> Copies:
+        moving = take()
+        return lambda i: eqx.combine(*moving(i), members.unstack()[i][1], prepared.static)
+
+    return copy
 
 
 def _begin(prepared: Prepared, streams: Streams, index: int) -> Position:

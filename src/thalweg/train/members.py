@@ -56,6 +56,10 @@ class AbstractMembers:
         """A part of every member's state, on the host with a leading axis of members."""
         raise NotImplementedError
 
+    def copier(self, get: Callable[[State], PyTree]) -> Callable[[], Callable[[int], PyTree]]:
+        """`copy()(i)` is a part of member i's state as it is when `copy` is called, on the device."""
+        raise NotImplementedError
+
     def unstack(self) -> list[tuple[State, PyTree]]:
         """Each member's (state, frozen arrays)."""
         raise NotImplementedError
@@ -102,6 +106,10 @@ class InTurn(AbstractMembers):
     def read(self, get: Callable[[State], PyTree]) -> PyTree:
         return jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *map(get, self.states))
 
+    def copier(self, get: Callable[[State], PyTree]) -> Callable[[], Callable[[int], PyTree]]:
+        copy = jax.jit(lambda state: jax.tree.map(jnp.copy, get(state)))
+        return lambda: [copy(state) for state in self.states].__getitem__
+
     def unstack(self) -> list[tuple[State, PyTree]]:
         return list(zip(self.states, self.frozen, strict=True))
 
@@ -147,6 +155,15 @@ class Vmapped(AbstractMembers):
 
     def read(self, get: Callable[[State], PyTree]) -> PyTree:
         return jax.tree.map(np.asarray, get(self.states))
+
+    def copier(self, get: Callable[[State], PyTree]) -> Callable[[], Callable[[int], PyTree]]:
+        copy = jax.jit(jax.vmap(lambda state: jax.tree.map(jnp.copy, get(state))))
+
+        def take() -> Callable[[int], PyTree]:
+            stacked = copy(self.states)
+            return lambda i: jax.tree.map(lambda leaf: leaf[i], stacked)
+
+        return take
 
     def unstack(self) -> list[tuple[State, PyTree]]:
         at = lambda i: jax.tree.map(lambda leaf: leaf[i], (self.states, self.frozen))
@@ -222,8 +239,9 @@ LARGE = 30_000_000
 
 def _jit(program: Program, placement: Any) -> Any:
     """Compile; the state stays laid out as it is, or the next program would find another layout and compile again."""
-    pinned = {} if placement is None else {"out_shardings": (placement, None)}
-    return jax.jit(program, donate_argnums=0, **pinned)
+    if placement is None:
+        return jax.jit(program, donate_argnums=0)
+    return jax.jit(program, donate_argnums=0, out_shardings=(placement, None))
 
 
 def _stack(trees: Sequence[PyTree]) -> PyTree:
