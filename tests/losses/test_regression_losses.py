@@ -4,11 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.special
 import scipy.stats
 from jax.test_util import check_grads
 
 from thalweg import losses
 from thalweg.errors import UserError
+from thalweg.objective import Supervised
 
 RNG = np.random.default_rng(0)
 START = RNG.bit_generator.state
@@ -112,3 +114,99 @@ def test_which_losses_are_least_squares():
 def test_mistakes_are_refused(mistake, named):
     with pytest.raises(UserError, match=named):
         mistake()
+
+
+@pytest.mark.parametrize("shape", [(), (2, 3)])
+def test_fixed_gaussian_is_scipys(shape):
+    with jax.enable_x64(True):
+        output, target = (jnp.asarray(RNG.normal(scale=9.0, size=shape)) for _ in range(2))
+        found = losses.FixedGaussianNLL(0.7)(output, target)
+        np.testing.assert_allclose(found, -scipy.stats.norm.logpdf(target, output, 0.7).sum(), rtol=1e-12)
+
+
+def test_a_perfect_fit_with_a_vanishing_scale_is_no_nan():
+    value, slope = jax.value_and_grad(losses.gaussian_nll)((jnp.float32(2), jnp.float32(-200)), jnp.float32(2))
+    assert float(value) == pytest.approx(-200 + 0.9189385, rel=1e-6)  # float32
+    assert np.isfinite(slope).all()
+
+
+def test_log_normal_and_logit_normal_are_scipys():
+    with jax.enable_x64(True):
+        target = np.concatenate([np.logspace(-12, 12, 49)])
+        for log_median, log_scale in ((0.0, 0.0), (3.0, -2.0), (-8.0, 1.5)):
+            output = (jnp.full(49, log_median), jnp.full(49, log_scale))
+            found = jax.vmap(losses.log_normal_nll)(output, jnp.asarray(target))
+            expected = -scipy.stats.lognorm.logpdf(target, np.exp(log_scale), scale=np.exp(log_median))
+            # 1e-12 relative, and absolute where the density passes 1: SciPy divides by exp(log_median) before the log.
+            np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+
+            share = np.concatenate([np.logspace(-12, -1, 24), [0.5], 1 - np.logspace(-12, -1, 24)])
+            found = jax.vmap(losses.logit_normal_nll)(output, jnp.asarray(share))
+            log_odds = scipy.special.logit(share)
+            expected = -scipy.stats.norm.logpdf(log_odds, log_median, np.exp(log_scale)) + np.log(share * (1 - share))
+            np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("loss", "grid"),
+    [
+        (losses.log_normal_nll, np.exp(np.linspace(-16, 18, 20_001))),
+        (losses.logit_normal_nll, scipy.special.expit(np.linspace(-16, 18, 20_001))),
+    ],
+)
+def test_transformed_densities_integrate_to_one(loss, grid):
+    with jax.enable_x64(True):
+        output = (jnp.array(1.0), jnp.array(0.5))
+        density = np.exp(-np.asarray(jax.vmap(loss, (None, 0))(output, jnp.asarray(grid))))
+        # The trapezoidal rule on uneven steps: h² times a second derivative, some 1e-6 for h = 0.0017.
+        assert np.trapezoid(density, grid) == pytest.approx(1, abs=1e-5)
+
+
+def test_more_gradients_by_differences():
+    with jax.enable_x64(True):
+        mean, log_scale = (jnp.asarray(RNG.normal(size=3)) for _ in range(2))
+        target = jnp.array([0.2, 0.5, 0.9])
+        settings = {"order": 1, "modes": ["rev"], "eps": 1e-4, "atol": 1e-5, "rtol": 1e-5}
+        check_grads(lambda m: losses.FixedGaussianNLL(2.0)(m, target), (mean,), **settings)
+        check_grads(lambda *o: losses.log_normal_nll(o, target), (mean, log_scale), **settings)
+        check_grads(lambda *o: losses.logit_normal_nll(o, target), (mean, log_scale), **settings)
+
+
+@pytest.mark.parametrize(
+    ("loss", "good", "wrong", "named"),
+    [
+        (
+            losses.squared_error,
+            [[1.0, -2.0]],
+            [[0.0, 1.0], [2.0, np.inf]],
+            r"is inf \(row 1, component \(1,\)\)",
+        ),
+        (losses.gaussian_nll, [1, 2], [0.0, np.nan], r"finite.* is nan \(row 1\)"),
+        (losses.log_normal_nll, [0.1, 9.0], [1.0, 0.0], r"> 0.* is 0.0 \(row 1\)"),
+        (losses.logit_normal_nll, [0.1, 0.9], [0.5, 1.0, 0.0], r"both excluded.* is 1.0 \(row 1\)"),
+    ],
+)
+def test_targets_are_looked_through(loss, good, wrong, named):
+    loss.check_targets(np.asarray(good))
+    with pytest.raises(UserError, match=named):
+        loss.check_targets(np.asarray(wrong))
+    with pytest.raises(UserError, match=named):
+        loss.check_targets(jnp.asarray(wrong))
+    jax.jit(loss.check_targets)(jnp.asarray(wrong))  # a tracer shows nothing
+
+
+@pytest.mark.parametrize(("loss", "wrong"), [(losses.log_normal_nll, 0.0), (losses.logit_normal_nll, 1.0)])
+def test_a_target_out_of_range_costs_nan(loss, wrong):
+    assert np.isnan(loss((jnp.zeros(()), jnp.zeros(())), jnp.float32(wrong)))
+
+
+def test_a_term_refuses_targets_that_its_loss_cannot_take():
+    with pytest.raises(UserError, match=r"PoissonNLL must be a count .*row 2"):
+        Supervised(jnp.ones((3, 1)), jnp.array([1.0, 2.0, -1.0]), loss=losses.poisson_nll)
+    assert Supervised(jnp.ones((3, 1)), jnp.array([1.0, 2.0, 0.0]), loss=losses.poisson_nll).source.population == 3
+    Supervised(jnp.ones((1, 1)), jnp.array([-1.0]), loss=lambda output, target: output - target)  # anybody's own loss
+
+
+def test_a_fixed_scale_must_be_positive():
+    with pytest.raises(UserError, match="scale 0"):
+        losses.FixedGaussianNLL(0.0)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from thalweg.errors import UserError
-from thalweg.losses.loss import AbstractLoss, check_shapes, largest_log, standardized, unpack
+from thalweg.losses.loss import AbstractLoss, absolute, check_shapes, largest_log, standardized, unpack
 from thalweg.losses.regression import positive_scale
 from thalweg.losses.special import HALF_LOG_TWO_PI, LARGEST_LOG, stirling_error
 
@@ -28,7 +28,7 @@ class AbsoluteError(AbstractLoss):
     def __call__(self, output: jax.Array, target: jax.Array) -> jax.Array:
         """Two arrays of the same shape to a scalar."""
         check_shapes(self, output, target.shape, target)
-        return jnp.sum(jnp.abs(output - target))
+        return jnp.sum(absolute(output - target))
 
 
 class Huber(AbstractLoss):
@@ -113,7 +113,7 @@ class FixedLaplaceNLL(AbstractLoss):
     def __call__(self, output: jax.Array, target: jax.Array) -> jax.Array:
         """Two arrays of the same shape to a scalar."""
         check_shapes(self, output, target.shape, target)
-        return jnp.sum(jnp.abs(target - output) / self.scale + math.log(2 * self.scale))
+        return jnp.sum(absolute(target - output) / self.scale + math.log(2 * self.scale))
 
 
 class LaplaceNLL(AbstractLoss):
@@ -132,7 +132,7 @@ class LaplaceNLL(AbstractLoss):
     def __call__(self, output: tuple[jax.Array, jax.Array], target: jax.Array) -> jax.Array:
         """((location, log_scale), target), all of one shape, to a scalar."""
         location, log_scale = unpack(self, output, ("location", "log_scale"), target)
-        return jnp.sum(jnp.abs(standardized(target - location, log_scale)) + log_scale + math.log(2))
+        return jnp.sum(absolute(standardized(target - location, log_scale)) + log_scale + math.log(2))
 
 
 class StudentTNLL(AbstractLoss):
