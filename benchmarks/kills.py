@@ -370,13 +370,24 @@ def survey(names: list[str], kills: int, seed: int, root: Path) -> list[Trial]:
     return trials
 
 
+def _by_client(trials: list[Trial]) -> list[dict[str, Any]]:
+    """A row a client: its kills, how many of those fell within a save, and how many of its trainings are equal."""
+    found = []
+    for name in CLIENTS:
+        own = [one for one in trials if one.client == name]
+        kills = [kill for one in own for kill in one.kills]
+        torn = sum("in save" in kill or "half a save" in kill for kill in kills)
+        equal = sum(all(one.same.values()) for one in own)
+        found.append({"client": name, "kills": len(kills), "in a save": torn, "equal": f"{equal} of {len(own)}"})
+    return found
+
+
 def main() -> int:
     """Run the survey and print its table."""
     parser = argparse.ArgumentParser(description="Kill trainings, resume them, compare every bit.")
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="*", choices=list(CLIENTS), default=list(CLIENTS))
-    parser.add_argument("--record", action="store_true", help="keep the outcome in benchmarks/results")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="thalweg-kills-") as folder:
         trials = survey(chosen.only, chosen.kills, chosen.seed, Path(folder))
@@ -388,10 +399,10 @@ def main() -> int:
         for kill in one.kills:
             sys.stdout.write(f"    {kill}\n")
     sys.stdout.write(f"{done} kills, {right} of {len(trials)} trainings equal to the uninterrupted one\n")
-    if chosen.record:
+    if chosen.only == list(CLIENTS):  # the whole survey
         from benchmarks.side_by_side import record
 
-        record("kills", {"kills": done, "trainings": len(trials), "equal": right, "seed": chosen.seed})
+        record("kills", {"kills": done, "trainings": len(trials), "equal": right, "clients": _by_client(trials)})
     return int(right < len(trials) or done < chosen.kills)
 
 
