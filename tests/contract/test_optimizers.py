@@ -15,7 +15,7 @@ import pytest
 
 import thalweg.optim
 from thalweg.losses import squared_error
-from thalweg.objective import Objective, Residual, Rows, Supervised, only, split
+from thalweg.objective import HeldPoints, Objective, Residual, Rows, Supervised, only, split
 from thalweg.optim import (
     LBFGS,
     AbstractOptimizer,
@@ -28,7 +28,7 @@ from thalweg.optim import (
     adamw,
     sgd,
 )
-from thalweg.train import Layout, Mode, Phase, fit, fit_many
+from thalweg.train import Layout, Mode, Phase, Plateau, fit, fit_many
 
 
 class Line(eqx.Module):
@@ -231,3 +231,17 @@ def test_one_seed_one_result_another_seed_another():
     first = run(0)
     assert eqx.tree_equal(first, run(0))
     assert not np.allclose(first.slope, run(1).slope, atol=1e-4)
+
+
+@pytest.mark.parametrize("devices", [None, 4])
+def test_all_that_happens_between_stretches_compiles_once(devices):
+    moving = Residual(
+        lambda model, z: model(z), HeldPoints(lambda key, n: jax.random.normal(key, (n, 2)), 8), weight=0.1
+    )
+    objective = Objective(moving=moving, refresh_every=10, **Counted().objective(batch_size=8).terms)
+    phase = Phase(LBFGS(), 60, redraw=5, until=Plateau(every=4))
+    with compiled_programs() as names:
+        spread = None if devices is None else jax.devices()[:devices]
+        fit(line(), objective, phase, validation=Counted().objective(), devices=spread, log_every=3)
+    programs = OURS - {"jit(step)"}
+    assert {name: names[name] for name in programs} == dict.fromkeys(programs, 1)

@@ -133,6 +133,8 @@ def phase_dtype(model: PyTree, phase: Phase, precision: Any) -> np.dtype:
     chosen = phase.precision or precision
     if chosen is None:
         dtypes = {np.dtype(leaf.dtype) for leaf in jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))}
+        if not dtypes:
+            raise UserError("the model has no floating-point array, so there is nothing to train")
         if len(dtypes) != 1:
             raise UserError(
                 f"the model's arrays are of {len(dtypes)} floating-point types: {sorted(map(str, dtypes))}",

@@ -235,7 +235,7 @@ class Walk:
         if not (isinstance(met, bool | np.bool_) or (isinstance(met, jax.Array) and _is_truth(met))):
             found = f"{met.dtype} of shape {met.shape}" if isinstance(met, jax.Array) else type(met).__name__
             raise UserError(f"a condition must answer with one boolean, not {found}", where=type(until).__name__)
-        met = jnp.asarray(met)
+        met = jnp.asarray(met) & (tally.bad_step == NEVER)
         after = eqx.tree_at(
             lambda s: (s.condition, s.held), state, (condition, state.held | met), is_leaf=lambda leaf: leaf is None
         )
