@@ -55,6 +55,15 @@ from .train import fit_many as fit_many
 from .train import load as load
 from .train import load_run as load_run
 from .train import progress_callback as progress_callback
+from .physics import curl as curl
+from .physics import derivative as derivative
+from .physics import directional_derivative as directional_derivative
+from .physics import divergence as divergence
+from .physics import geometry as geometry
+from .physics import gradient as gradient
+from .physics import hessian_vector as hessian_vector
+from .physics import laplacian as laplacian
+from .physics import strain as strain
 from .settings import Settings as Settings
 from .settings import setting as setting
 from .study.claim import Claim as Claim
