@@ -252,7 +252,7 @@ def _raise_failure(found: Fit | FitMany, verdicts: Sequence[Verdict], raise_fail
     for i, verdict in enumerate(verdicts):
         where = None if len(verdicts) == 1 else f"member {i}"
         if verdict.status is Status.INTERRUPTED:
-            error = FitInterrupted(verdict.evidence, where=where, remedy=verdict.remedy)
+            error = FitInterrupted(verdict.evidence, remedy=verdict.remedy)
         elif verdict.status.exit_status and raise_failures:
             error = FitFailed(f"{verdict.status.value}: {verdict.evidence}", where=where, remedy=verdict.remedy)
         else:
