@@ -39,7 +39,7 @@ def quadratic(condition: float, n: int = 20, minimum: float = 1.0):
 
 
 # Evaluations until the cost is within 1e-10 of the minimum, ours and SciPy's (maxcor 10), measured in float64:
-# Rosenbrock 2: 45, 41; Rosenbrock 10: 84, 84; Beale 14, 16; Wood 113, 106; condition 1e2: 55, 59; 1e4: 452, 407.
+# Rosenbrock 2: 45, 44; Rosenbrock 10: 84, 88; Beale 14, 15; Wood 113, 110; condition 1e2: 55, 56; 1e4: 455, 507.
 CASES = {
     "rosenbrock-2": (rosenbrock, [-1.2, 1.0], 100),
     "rosenbrock-10": (rosenbrock, [-1.2, 1.0] * 5, 200),
