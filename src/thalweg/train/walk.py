@@ -146,14 +146,14 @@ class Walk:
             state.batch,
             jnp.asarray(False),
         )
-        info = jax.eval_shape(lambda: self._step(begun, problem, shared)[1])
+        info = jax.eval_shape(lambda: self._step(begun, problem)[1])
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (info.total, info.parts, info.figures))
         total, parts, figures = zeros
         tally = Tally(int32(0), total, total, parts, figures, int32(0), int32(NEVER), int32(0))
         batch = state.batch if self.phase.redraw == 1 else first
         return eqx.tree_at(lambda s: (s.tally, s.batch), begun, (tally, batch)), {}
 
-    def _step(self, state: State, problem: Problem, shared: PyTree) -> tuple[State, StepInfo]:
+    def _step(self, state: State, problem: Problem) -> tuple[State, StepInfo]:
         key = jax.random.fold_in(named_key(state.key, "step"), state.step)
         memory = state.optimizer
         if self.phase.redraw == 1 and self.varies:
@@ -175,7 +175,7 @@ class Walk:
         """One step of the phase's optimizer, and its trace in the tally."""
         batch = state.batch + 1 if self.phase.redraw == 1 else state.batch
         problem = self.problem(state, frozen, streamed, shared, batch)
-        after, info = self._step(state, problem, shared)
+        after, info = self._step(state, problem)
         tally, good = state.tally, state.tally.bad_step == NEVER
         finite = jnp.isfinite(info.total)
         keep = lambda new, old: jnp.where(good, new, old)
