@@ -11,7 +11,11 @@ import typer
 from thalweg.errors import ThalwegError, UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from thalweg.study.runner import StudyRun
     from thalweg.tables import TableFit
+    from thalweg.train import Verdict
 
 app = typer.Typer(
     name="thalweg",
@@ -30,6 +34,33 @@ class TaskOption(enum.StrEnum):
     classes = "classes"
 
 
+class PresetOption(enum.StrEnum):
+    """Which values the settings have that are not set."""
+
+    quick = "quick"
+    full = "full"
+
+
+def _complete_study(incomplete: str) -> list[str]:
+    """For the shell: thalweg's own studies, and Python files."""
+    from thalweg.study.catalogue import built_in
+
+    files = sorted(str(path) for path in Path().glob(f"{incomplete}*.py")) if not Path(incomplete).is_absolute() else []
+    return [name for name in built_in() if name.startswith(incomplete)] + files
+
+
+StudyName = Annotated[
+    str, typer.Argument(metavar="STUDY", help="See `thalweg list`.", autocompletion=_complete_study, show_default=False)
+]
+StudyOrFile = Annotated[
+    str,
+    typer.Argument(
+        metavar="STUDY-or-FILE",
+        help="A study, a file with one, or FILE::NAME.",
+        autocompletion=_complete_study,
+        show_default=False,
+    ),
+]
 Table = Annotated[Path, typer.Argument(help="The table: .csv, .tsv, .parquet, .npz or .h5.", show_default=False)]
 Run = Annotated[Path, typer.Argument(help="A run folder.", show_default=False)]
 Columns = list[str] | None
@@ -113,11 +144,18 @@ def resume(
     epochs: Annotated[int, typer.Option(min=0, help="Train this many epochs more than was asked for before.")] = 0,
     table: Annotated[Path | None, typer.Option(help="Where the table is now, if it has moved.")] = None,
 ) -> None:
-    """Go on with an interrupted run, bit for bit, or extend a finished one."""
+    """Go on with an interrupted run, bit for bit, or extend a finished fit of a table."""
+    from thalweg.study.runner import resume_study
     from thalweg.tables import resume_table
-    from thalweg.train import progress_callback
+    from thalweg.train import RunDirectory, progress_callback
 
     _keep_compiled_programs()
+    if RunDirectory.open(run).config().get("kind") == "study":
+        if epochs or table is not None:
+            raise UserError("--epochs and --table are for fits of tables; this run is of a study", where=str(run))
+        typer.echo(f"executing the run's own copy of the study, in {run / 'source'}", err=True)
+        _tell_study(resume_study(run, callbacks=[progress_callback()]))
+        return
     _tell(resume_table(run, table=table, epochs=epochs, callbacks=[progress_callback()]))
 
 
@@ -129,14 +167,109 @@ def report(run: Run) -> None:
     typer.echo(write_report(run))
 
 
+@app.command("list")
+def list_() -> None:
+    """Name the studies that come with thalweg, and the question of each."""
+    from thalweg.study.catalogue import built_in, entries, parse
+
+    for name, path in built_in().items():
+        for entry in entries(parse(path)):
+            systems = f" ({', '.join(entry.systems)})" if entry.systems else ""
+            typer.echo(f"{name:<14} {entry.question}{systems}")
+
+
+@app.command()
+def show(study: StudyOrFile) -> None:
+    """Show what a study asks, and what can be set in it."""
+    from thalweg.study.files import open_study
+
+    with open_study(study) as file:
+        found = file.study
+    lines = [found.name, f"  {found.question}"]
+    lines += [f"  systems: {', '.join(found.systems)}"] if found.systems else []
+    lines += ["", "settings (--set NAME=VALUE):"]
+    for one in found.settings.described():
+        unit = f" {one.unit}" if one.unit else ""
+        quick = f", quick {one.quick}{unit}" if one.quick != one.default else ""
+        bounds = f"; {one.bounds}" if one.bounds else ""
+        lines.append(f"  {one.name:<12} {one.description} ({one.kind}, default {one.default}{unit}{quick}{bounds})")
+    lines += ["", f"run it:  thalweg run {file.asked}"]
+    typer.echo("\n".join(lines))
+
+
+@app.command("run")
+def run_(
+    study: StudyOrFile,
+    set_: Annotated[
+        Columns, typer.Option("--set", metavar="KEY=VALUE", help="A setting, see `thalweg show` (repeatable).")
+    ] = None,
+    preset: Annotated[PresetOption, typer.Option(help="What the settings are that are not set.")] = PresetOption.full,
+    seed: Annotated[int, typer.Option(help="Everything random follows from it.")] = 0,
+    seeds: Annotated[int | None, typer.Option(metavar="N", help="The same as --set seeds=N.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder to make; by default runs/STUDY/TIME-ID.")] = None,
+) -> None:
+    """Run a study: measure its claims, and write a report.
+
+    Example: thalweg run digits --preset quick
+    """
+    from thalweg.settings import parse_pairs
+    from thalweg.study.runner import run_study
+    from thalweg.train import progress_callback
+
+    settings = parse_pairs([*(set_ or ()), *([] if seeds is None else [f"seeds={seeds}"])])
+    _keep_compiled_programs()
+    quick = preset is PresetOption.quick
+    _tell_study(run_study(study, settings, quick=quick, seed=seed, out=out, callbacks=[progress_callback()]))
+
+
+@app.command()
+def copy(
+    study: StudyName,
+    file: Annotated[Path, typer.Argument(help="The new file, such as my_study.py.", show_default=False)],
+) -> None:
+    """Copy a study to a file of your own, to be changed and run.
+
+    Example: thalweg copy digits my_digits.py
+    """
+    from thalweg.study.catalogue import copy_study
+
+    copy_study(study, file)
+    typer.echo(f"{file} is yours; run it with: thalweg run {file}")
+
+
+def _tell_study(found: "StudyRun") -> None:
+    """The claims and the verdict, as a person reads them."""
+    lines = [found.question]
+    for claim in found.claims:
+        unit = f" {claim.unit}" if claim.unit else ""
+        low, high = claim.interval
+        measured = f"{claim.value:.4g} [{low:.4g}, {high:.4g}]{unit}"
+        against = f"{claim.relation} {claim.reference:.4g}{unit}".strip()
+        lines += [f"  {claim.verdict.value:<14} {claim.statement}", f"{'':17}measured {measured}; reference {against}"]
+    members = [verdict for one in found.verdicts.values() for verdict in one]
+    lines += [*_verdict_lines(members), f"run:    {found.path}", f"report: {found.report}"]
+    typer.echo("\n".join(lines))
+
+
 def _tell(found: "TableFit") -> None:
     """The verdict and the scores, as a person reads them."""
+    lines = _verdict_lines(found.verdicts)
+    metric = found.scores["metric"]
+    for model in found.scores["models"]:
+        value, low, high = model["values"][metric]
+        lines.append(f"  {model['name']:<22} {metric} {value:8.4g}  [{low:.4g}, {high:.4g}]")
+    lines += [found.scores["recommendation"]["sentence"], f"run:    {found.run}", f"report: {found.report}"]
+    typer.echo("\n".join(lines))
+
+
+def _verdict_lines(verdicts: "list[Verdict]") -> list[str]:
+    """How many members ended how, and what each status and finding means, once."""
     from collections import Counter
 
-    counts = Counter(verdict.status.value for verdict in found.verdicts)
-    lines = ["verdict: " + ", ".join(f"{status} ({n} of {len(found.verdicts)})" for status, n in counts.items())]
+    counts = Counter(verdict.status.value for verdict in verdicts)
+    lines = ["verdict: " + ", ".join(f"{status} ({n} of {len(verdicts)})" for status, n in counts.items())]
     seen: set[str] = set()
-    for verdict in found.verdicts:
+    for verdict in verdicts:
         if verdict.remedy and verdict.status.value not in seen:
             lines.append(f"  {verdict.status.value}: {verdict.evidence}. {verdict.remedy}")
         seen.add(verdict.status.value)
@@ -144,12 +277,7 @@ def _tell(found: "TableFit") -> None:
             if finding.name not in seen:
                 lines.append(f"  {finding.name}: {finding.evidence}. {finding.remedy}")
             seen.add(finding.name)
-    metric = found.scores["metric"]
-    for model in found.scores["models"]:
-        value, low, high = model["values"][metric]
-        lines.append(f"  {model['name']:<22} {metric} {value:8.4g}  [{low:.4g}, {high:.4g}]")
-    lines += [found.scores["recommendation"]["sentence"], f"run:    {found.run}", f"report: {found.report}"]
-    typer.echo("\n".join(lines))
+    return lines if verdicts else []
 
 
 def _keep_compiled_programs() -> None:
@@ -163,12 +291,19 @@ def _keep_compiled_programs() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
+def _user_lines(error: ThalwegError) -> "Iterable[str]":
+    """The user's own line that an error came from; other libraries leave notes too."""
+    return (note for note in getattr(error, "__notes__", ()) if note.startswith("your line: "))
+
+
 def main() -> NoReturn:
     """Run the command line; a user's error is one message and status 2, never a traceback."""
     try:
         app(prog_name="thalweg")
     except ThalwegError as error:
         typer.echo(f"error: {error}", err=True)
+        for line in _user_lines(error):
+            typer.echo(f"  {line}", err=True)
         sys.exit(error.exit_status)
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)

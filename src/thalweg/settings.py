@@ -1,6 +1,7 @@
 """Typed settings: read from `key=value` pairs, refused by name with the nearest right one."""
 
 import difflib
+import enum
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -189,7 +190,9 @@ def _described(name: str, field: pydantic.fields.FieldInfo) -> Described:
 def _text(value: Any) -> str:
     if value is PydanticUndefined:
         return "must be given"
-    return "automatic" if value is None else str(value)
+    if value is None:
+        return "automatic"
+    return str(value.value if isinstance(value, enum.Enum) else value)
 
 
 def _kind(annotation: Any) -> str:
@@ -197,4 +200,6 @@ def _kind(annotation: Any) -> str:
     parts = [one for one in typing.get_args(annotation) if one is not type(None)]
     if parts and type(None) in typing.get_args(annotation):
         return " or ".join(map(_kind, parts))
+    if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
+        return " | ".join(str(one.value) for one in annotation)
     return annotation.__name__ if isinstance(annotation, type) else str(annotation)

@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from thalweg.errors import UserError
+from thalweg.figures.style import GRID, INK, MUTED, SERIES
 from thalweg.report.drawing import SVG, Drawing, rendered, themed
 from thalweg.report.formats import ClaimRow, Claims, damaged
 from thalweg.report.words import count, figure, joined
@@ -95,7 +96,7 @@ def save_figure(
         raise UserError(
             "a figure needs a title and a caption", where=where, remedy="Say what it shows, and how to read it."
         )
-    text = rendered(draw, name=name, size=size, texts={"Title": title, "Description": caption})
+    text = rendered(draw, name=name, size=size, texts={"Title": title, "Description": caption}, style=_style())
     if "<image" in text:
         remedy = "Draw contours (contourf) or cells (pcolormesh) instead of an image."
         raise UserError("the figure holds a raster image", where=where, remedy=remedy)
@@ -104,6 +105,17 @@ def save_figure(
     folder.mkdir(parents=True, exist_ok=True)
     write_text_atomic(folder / f"{name}.svg", text)
     return folder / f"{name}.svg"
+
+
+def _style() -> dict[str, Any]:
+    """What a plain figure looks like here, so that a study need not say it; every colour is one of the page's."""
+    from matplotlib.rcsetup import cycler
+
+    quiet = dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), MUTED)
+    inked = dict.fromkeys(("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), INK)
+    bare = dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False)
+    return {**quiet, **inked, **bare, "axes.prop_cycle": cycler(color=SERIES), "grid.color": GRID, "axes.grid": True,
+            "axes.axisbelow": True, "axes.titlesize": 11.5}  # fmt: skip
 
 
 ELEMENTS = {f"{SVG}{name}" for name in ("svg", "g", "defs", "path", "use", "text", "tspan", "clipPath", "rect")}

@@ -67,13 +67,24 @@ def drawing(
 
 
 def rendered(
-    draw: Callable[["Axes"], None], *, name: str, size: tuple[float, float], texts: Mapping[str, str] | None = None
+    draw: Callable[["Axes"], None],
+    *,
+    name: str,
+    size: tuple[float, float],
+    texts: Mapping[str, str] | None = None,
+    style: Mapping[str, Any] | None = None,
 ) -> str:
-    """Matplotlib's own SVG file of a figure, the same at every call; `texts` are its "Title" and "Description"."""
+    """Matplotlib's own SVG file of a figure, the same at every call.
+
+    Args:
+        draw, name, size: as `drawing`.
+        texts: the file's "Title" and "Description".
+        style: matplotlib's settings by name.
+    """
     import matplotlib
     from matplotlib.figure import Figure
 
-    settings: dict[Any, Any] = {**SETTINGS, "svg.hashsalt": name}
+    settings: dict[Any, Any] = {**SETTINGS, **(style or {}), "svg.hashsalt": name}
     metadata = dict.fromkeys(("Date", "Creator", "Format", "Type")) | dict(texts or {})
     with matplotlib.rc_context(settings), warnings.catch_warnings():
         # The browser draws the texts, in fonts that it has; matplotlib only measures them.

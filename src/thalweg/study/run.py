@@ -42,7 +42,7 @@ class Run(RunDirectory):
         """
         if not 1 <= count <= 1_000:
             raise UserError(f"the number of seeds is between 1 and 1,000, not {count}", where="run.seeds")
-        return [(self.seed * 1_000 + i) % 2**31 for i in range(count)]
+        return [self.seed * 1_000 + i for i in range(count)]
 
     def save_figure(
         self,
@@ -55,7 +55,7 @@ class Run(RunDirectory):
     ) -> Path:
         """Draw a figure into `arrays/figures/<name>.svg`, which the report shows; one of that name is replaced.
 
-        Colours of `thalweg.figures.style` change with the page between light and dark; all others stay.
+        Matplotlib's cycle C0 … C5, the axes and the texts follow the page between light and dark; other colours stay.
 
         Args:
             name: of letters, digits, "-" and "_".
