@@ -368,7 +368,7 @@ REFUSED = {
     "until must be a condition, not function": lambda: phase(until=lambda m: True),
     "every 1 or more steps, not 0": lambda: phase(until=LossBelow(1.0, every=0)),
     "a program is one phase or a list of phases": lambda: fit(mlp(), data(), []),
-    "log_every must be at least 1": lambda: fit(mlp(), data(), ADAM, log_every=0),
+    "log_every must be a whole number": lambda: fit(mlp(), data(), ADAM, log_every=0),
     "must be a floating-point type, not int32": lambda: fit(mlp(), data(), ADAM, precision=np.int32),
     "batch size 13 is not between 1 and": lambda: data(batch_size=13),
     r"cannot enter a compiled loop \(term 'data'\)": lambda: fit(mlp(), host(), ADAM, mode=Mode.LOOP),

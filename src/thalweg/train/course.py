@@ -233,6 +233,8 @@ class Course:
             condition_met=bool(end.held[i]) and self.phases[last_phase].until is not None,
             spread=self.objective.spread(model),
             descends=self.phases[last_phase].optimizer.descends,
+            validated=any("validation" in row for row in moved),
+            violations=_violations(moved, pick),
         )
         return judge(trace)
 
@@ -284,6 +286,16 @@ def _copier(prepared: Prepared) -> Callable[[], Copies]:
         return lambda i: eqx.combine(*moving(i), members.unstack()[i][1], prepared.static)
 
     return copy
+
+
+def _violations(rows: Sequence[dict[str, Any]], pick: Callable[[Any], Any]) -> dict[str, list[float]]:
+    """By constraint, how far it was violated at each refresh."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        for name, value in row.get("refresh", {}).items():
+            if name.endswith("/violation"):
+                found.setdefault(name.removesuffix("/violation"), []).append(float(pick(value)))
+    return found
 
 
 def _begin(prepared: Prepared, streams: Streams, index: int) -> Position:

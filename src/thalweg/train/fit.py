@@ -220,9 +220,33 @@ def _fit(
     phases = [program] if isinstance(program, Phase) else list(program)
     if not phases or not all(isinstance(phase, Phase) for phase in phases):
         raise UserError("a program is one phase or a list of phases", remedy="Phase(adam(1e-3), 1_000).")
+    if not isinstance(objective, Objective):
+        raise UserError(
+            f"an objective is needed, not {type(objective).__name__}", remedy="Objective(data=Supervised(…))."
+        )
+    for name, term in objective.terms.items():
+        if objective.refresh_every == 0 and term.provides("refresh"):
+            raise UserError(
+                "the term has multipliers, which only a refresh can move: without, it is a soft penalty",
+                where=f"term '{name}'",
+                remedy="Objective(…, refresh_every=100), or another number of steps.",
+            )
+    for seed in seeds:
+        if type(seed) is not int or not 0 <= seed < 2**31:
+            raise UserError(f"a seed is a whole number from 0 to 2**31 - 1, not {seed!r}")
+    for callback in journal.callbacks:
+        if not isinstance(callback, Callback):
+            raise UserError(f"a callback is a thalweg.Callback, not {type(callback).__name__}")
+    for index, phase in enumerate(phases):
+        if phase.until is not None and phase.until.needs_validation and choices.validation is None:
+            raise UserError(
+                f"{type(phase.until).__name__} watches a validation score, and there is none",
+                where=f"phase {index + 1}",
+                remedy="Pass validation=Objective(…) to fit.",
+            )
     for count, what in ((choices.log_every, "log_every"), (choices.validate_every, "validate_every")):
-        if count is not None and count < 1:
-            raise UserError(f"{what} must be at least 1, not {count}")
+        if count is not None and (type(count) is not int or count < 1):
+            raise UserError(f"{what} must be a whole number, at least 1, not {count}")
     for model in models[1:]:
         if jax.tree.structure(model) != jax.tree.structure(models[0]):
             raise UserError("the models of fit_many differ in structure", remedy="Build them by one constructor.")

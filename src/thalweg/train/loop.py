@@ -169,7 +169,8 @@ class PhaseRun:
             found = self._rare("refresh", position)
             self._rare("renew", position, 0)
             self.streams.follow(self.members)
-        if not (due(cadence.log) or due(cadence.check) or due(cadence.refresh) or over):
+        looks = (cadence.log, cadence.check, cadence.refresh, cadence.validate)
+        if not (any(map(due, looks)) or over):
             return None
         row = self._log(position, found)
         self._settle(position)

@@ -1,7 +1,7 @@
 """A program: a list of phases, each an optimizer, a number of steps, and a measured condition that may end it early."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -37,6 +37,7 @@ class AbstractCondition(eqx.Module):
     """When a phase is over, asked every `every` steps, for each member of a batch of runs on its own."""
 
     every: eqx.AbstractVar[int]
+    needs_validation: ClassVar[bool] = False
 
     def init(self) -> PyTree:
         """The condition's moving state."""
@@ -99,6 +100,7 @@ class NoImprovement(AbstractCondition):
 
     steps: int = eqx.field(static=True)
     every: int = eqx.field(static=True, default=100)
+    needs_validation: ClassVar[bool] = True
 
     def check(self, problem, params, monitor, state, key):
         figures = {"validation": monitor.validation, "best": monitor.validation_best, "since": monitor.since_best}

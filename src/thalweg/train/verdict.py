@@ -2,7 +2,7 @@
 
 import enum
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -87,6 +87,8 @@ class Trace:
         condition_met: the last phase's condition ended it.
         spread: by term, spread of the outputs over examples relative to their size (None: not a data term).
         descends: whether the last phase's optimizer means to lower the objective; a game's does not.
+        validated: whether there is a validation objective.
+        violations: by constraint, how far it was violated at each refresh.
     """
 
     steps: Sequence[int]
@@ -100,6 +102,12 @@ class Trace:
     condition_met: bool
     spread: Mapping[str, float]
     descends: bool = True
+    validated: bool = False
+    violations: Mapping[str, Sequence[float]] = field(default_factory=dict)
+
+
+HELD, ROUNDING = 1e-3, 1e-9
+"""A constraint counts as held when its violation is a thousandth of what it was, or below any use."""
 
 
 def judge(trace: Trace) -> Verdict:
@@ -125,6 +133,8 @@ def _status(trace: Trace) -> tuple[Status, str, str]:
     totals = np.asarray(trace.totals, float)
     first, last = float(totals[0]), float(np.median(totals[-max(1, len(totals) // 10) :]))
     span = f"objective {first:.4g} at the start, {last:.4g} at the end"
+    if trace.violations:
+        return _constrained(trace)
     if trace.descends and _has_grown(totals, last):
         return Status.DIVERGED, f"the objective grew: {span}", "Lower the learning rate or clip the gradient."
     if flat := [name for name, spread in trace.spread.items() if spread < 1e-6]:
@@ -154,6 +164,20 @@ def _not_finite(trace: Trace) -> tuple[Status, str, str]:
     if trace.bad_step == 0:
         remedy = "The first evaluation failed: look at the data of that term, and at the model as it was given."
     return Status.DIVERGED, f"the cost of {named} was not finite at step {trace.bad_step}", remedy
+
+
+def _constrained(trace: Trace) -> tuple[Status, str, str]:
+    """Multipliers raise the objective as they should, so a constrained walk is judged by what it was to achieve."""
+    name = max(trace.violations, key=lambda one: trace.violations[one][-1] / (max(trace.violations[one]) or 1))
+    seen = trace.violations[name]
+    worst, last = max(seen), seen[-1]
+    span = f"constraint '{name}' was violated by up to {worst:.3g}, at the last refresh by {last:.3g}"
+    if last <= max(HELD * worst, ROUNDING):
+        return Status.CONVERGED, span, ""
+    if last < 0.9 * seen[len(seen) // 2]:
+        return Status.STILL_IMPROVING, span, "Train longer: resume with more steps."
+    remedy = "It may contradict itself or another term, or the steps between two refreshes are too few to converge."
+    return Status.STALLED, span, remedy
 
 
 def _movement(trace: Trace, first: float, last: float, span: str) -> tuple[Status, str, str]:
@@ -247,7 +271,7 @@ def _best(validation: np.ndarray) -> _Best | None:
 
 
 def _findings(trace: Trace) -> list[Finding]:
-    found = (_overfitting(trace), _badly_scaled(trace))
+    found = (_overfitting(trace), _badly_scaled(trace), _validation_lost(trace))
     return [finding for finding in found if finding is not None]
 
 
@@ -267,6 +291,13 @@ def _overfitting(trace: Trace) -> Finding | None:
         f"to {best.last:.4g} while training went on",
         "The best weights were kept. More data, a smaller model, dropout or weight decay would help.",
     )
+
+
+def _validation_lost(trace: Trace) -> Finding | None:
+    if not trace.validated or np.isfinite(np.asarray(trace.validation, float)).any():
+        return None
+    evidence = "the validation score was never finite, so no weights could be chosen by it"
+    return Finding("validation-not-finite", evidence, "Look at the validation data; the last weights were kept.")
 
 
 def _badly_scaled(trace: Trace) -> Finding | None:
