@@ -1,5 +1,6 @@
 """`thalweg fit`: a table to an ensemble that is measured against baselines, in a run folder that can be resumed."""
 
+import io
 import math
 import shutil
 from collections.abc import Sequence
@@ -13,20 +14,22 @@ import numpy as np
 import optax
 
 from thalweg.data import Task
-from thalweg.errors import RunError, UserError
-from thalweg.losses import cross_entropy, gaussian_nll
+from thalweg.errors import DamagedError, RunError, UserError
+from thalweg.losses import cross_entropy
 from thalweg.nn import save_model
 from thalweg.objective import Objective, Supervised
 from thalweg.optim import adamw
 from thalweg.report import write_report
 from thalweg.tables.baselines import fit_baselines
-from thalweg.tables.model import CLASSES, ClassModel, Ensemble, NumberModel
+from thalweg.tables.mixture import Mixture
+from thalweg.tables.model import CLASSES, ClassModel, Ensemble
+from thalweg.tables.numbers import MODELS, AbstractNumberModel
 from thalweg.tables.prepare import Prepared, prepare_table
 from thalweg.tables.request import Request, TableSettings
 from thalweg.tables.scores import score_models
-from thalweg.train import Callback, FitFailed, FitInterrupted, FitMany, NoImprovement, Phase, RunDirectory, Verdict
-from thalweg.train.files import read_json, write_json_atomic
-from thalweg.trust import predict_classes, predict_numbers
+from thalweg.train import Callback, CheckpointStore, FitFailed, FitInterrupted, FitMany, NoImprovement, Phase, RunDirectory, Verdict
+from thalweg.train.files import read_json, write_bytes_atomic, write_json_atomic
+from thalweg.trust import predict_classes
 
 PRECISION = jnp.float64
 """Raw columns go into the model, which normalizes them itself: a column like 1e9 ± 1 needs more than float32."""
@@ -88,14 +91,31 @@ def resume_table(
         raise UserError(f"the number of further epochs must not be negative, but is {epochs}")
     prepared = prepare_table(request)
     with run:
-        extension = run.path / "extension.json"
-        if epochs:
-            write_json_atomic(extension, {"epochs": _extension(extension) + epochs})
-        return _carry_out(request, prepared, run, callbacks)
+        if not epochs:
+            return _carry_out(request, prepared, run, callbacks)
+        latest = CheckpointStore(run.checkpoints / "fit").latest()
+        if latest is not None:
+            latest.verify()
+        extension, rows = run.path / "extension.json", len(run.metrics.read())
+        before = _extension(extension)
+        write_json_atomic(extension, {"epochs": before + epochs})
+        found = _carry_out(request, prepared, run, callbacks)
+        if len(run.metrics.read()) == rows:
+            write_json_atomic(extension, {"epochs": before})
+            raise UserError(
+                "every network had stopped early, so no further step was made",
+                where=str(path),
+                remedy="Begin a new run with --set patience=1 to train for all its epochs.",
+            )
+        return found
 
 
 def _extension(path: Path) -> int:
-    return int(read_json(path)["epochs"]) if path.exists() else 0
+    """Epochs that the run was extended by so far."""
+    found = read_json(path) if path.exists() else {"epochs": 0}
+    if not isinstance(found, dict) or type(found.get("epochs")) is not int:
+        raise DamagedError("the file does not say how many epochs", where=str(path), remedy="Remove it.")
+    return found["epochs"]
 
 
 def _carry_out(request: Request, prepared: Prepared, run: RunDirectory, callbacks: Sequence[Callback]) -> TableFit:
@@ -132,7 +152,7 @@ def _train(request: Request, prepared: Prepared, run: RunDirectory, callbacks: S
     look = max(1, steps // 150)
     stop = NoImprovement(steps=max(look, int(settings.patience * steps)), every=look)
     with jax.enable_x64(True):
-        loss = gaussian_nll if prepared.task is Task.NUMBER else cross_entropy
+        loss = cross_entropy if prepared.family is None else MODELS[prepared.family].loss
         term = lambda rows, size: Supervised(*_arrays(prepared, rows), loss=loss, batch_size=size)
         objective = Objective(data=term(split.train, batch))
         validation = Objective(data=term(split.validation, None))
@@ -161,11 +181,11 @@ def _arrays(prepared: Prepared, rows: np.ndarray) -> tuple[jax.Array, jax.Array]
     return x, jnp.asarray(y, PRECISION if prepared.task is Task.NUMBER else jnp.int32)
 
 
-def _model(prepared: Prepared, settings: TableSettings, key: jax.Array) -> NumberModel | ClassModel:
+def _model(prepared: Prepared, settings: TableSettings, key: jax.Array) -> AbstractNumberModel | ClassModel:
     shape: dict[str, Any] = {"width": settings.width, "depth": settings.depth, "dropout": settings.dropout}
     x, y = prepared.x[prepared.split.train], prepared.y[prepared.split.train]
-    if prepared.task is Task.NUMBER:
-        return NumberModel(x, y, key=key, dtype=PRECISION, **shape)
+    if prepared.family is not None:
+        return MODELS[prepared.family](x, y, key=key, dtype=PRECISION, **shape)
     return ClassModel(x, prepared.classes, key=key, dtype=PRECISION, **shape)
 
 
@@ -174,11 +194,16 @@ def _examine(request: Request, prepared: Prepared, found: FitMany, run: RunDirec
     x, y, test = prepared.x, prepared.y, prepared.split.test
     seen = np.setdiff1d(np.arange(len(y)), test)
     number = prepared.task is Task.NUMBER
+    costs = None
     with jax.enable_x64(True):
-        prediction = (predict_numbers if number else predict_classes)(found.models, x[test])
+        if number:
+            mixture = Mixture(found.models, x[test])
+            prediction, costs = mixture.prediction(), mixture.costs(y[test])
+        else:
+            prediction = predict_classes(found.models, x[test])
     baselines = fit_baselines(prepared.task, x[seen], y[seen], x[test], prepared.classes, request.seed)
     answers = {"thalweg": prediction.mean} | {baseline.name: baseline.answers for baseline in baselines}
-    scores = score_models(prepared.task, y[test], answers, request.seed)
+    scores = score_models(prepared.task, y[test], answers, request.seed, costs)
     arrays = {"truth": y[test], "outside": prepared.outside[test], "epistemic": prediction.epistemic}
     if number:
         arrays |= {"mean": prediction.mean, "aleatoric": prediction.aleatoric}
@@ -187,7 +212,10 @@ def _examine(request: Request, prepared: Prepared, found: FitMany, run: RunDirec
         chosen = prediction.mean.argmax(1)
         doubt = np.take_along_axis(prediction.epistemic, chosen[:, None], axis=1)[:, 0]
         arrays |= {"probability": prediction.mean, "epistemic": doubt}
-    np.savez(run.arrays / "test.npz", allow_pickle=False, **arrays)
+    content = io.BytesIO()
+    np.savez(content, allow_pickle=False, **arrays)
+    run.arrays.mkdir(exist_ok=True)
+    write_bytes_atomic(run.arrays / "test.npz", content.getvalue())
     write_json_atomic(run.path / "scores.json", scores)
     return scores
 

@@ -9,8 +9,10 @@ import numpy as np
 from thalweg.data import ClassTarget, NumberTarget, TableSchema, read_table
 from thalweg.errors import DamagedError, UserError
 from thalweg.nn import load_model
-from thalweg.tables.model import CLASSES, Ensemble
-from thalweg.trust import predict_classes, predict_numbers
+from thalweg.tables.mixture import Mixture
+from thalweg.tables.model import CLASSES, ClassModel, Ensemble
+from thalweg.tables.numbers import AbstractNumberModel
+from thalweg.trust import predict_classes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +36,11 @@ def load_table_model(path: Path) -> tuple[Ensemble, TableSchema]:
         raise UserError("the model was not made by `thalweg fit`", where=str(folder))
     if "schema" not in metadata:
         raise DamagedError("the model file has no schema", where=str(folder))
-    return model, TableSchema.from_json(metadata["schema"], str(folder))
+    schema = TableSchema.from_json(metadata["schema"], str(folder))
+    kind = AbstractNumberModel if isinstance(schema.target, NumberTarget) else ClassModel
+    if not model.members or not all(isinstance(member, kind) for member in model.members):
+        raise DamagedError("the model's members and its schema have different targets", where=str(folder))
+    return model, schema
 
 
 def predict_table(path: Path, table: Path) -> "pd.DataFrame":
@@ -45,9 +51,9 @@ def predict_table(path: Path, table: Path) -> "pd.DataFrame":
         table: the file; it may hold more columns than the model needs.
     Returns:
         one row per row of the table, in its order. For a number: `mean`, `aleatoric_std`, `epistemic_std`, `total_std`
-        in the target's units; for classes: `prediction`, a `probability_…` each, `aleatoric_std`, `epistemic_std` of
-        the predicted class's probability. `outside_training_range` names the columns that are unlike the training
-        rows, empty if none are.
+        in the target's units, and `low_95`, `high_95`, between which the ensemble puts 95 %; for classes: `prediction`,
+        a `probability_…` each, `aleatoric_std`, `epistemic_std` of the predicted class's probability.
+        `outside_training_range` names the columns that are unlike the training rows, empty if none are.
     Raises:
         UserError: the model or the table cannot be used.
     """
@@ -59,12 +65,15 @@ def predict_table(path: Path, table: Path) -> "pd.DataFrame":
     columns: dict[str, Any] = {}
     with jax.enable_x64(True):
         if isinstance(schema.target, NumberTarget):
-            found = predict_numbers(model.members, encoded.features)
+            mixture = Mixture([one for one in model.members if isinstance(one, AbstractNumberModel)], encoded.features)
+            found = mixture.prediction()
             columns = {
                 "mean": found.mean,
                 "aleatoric_std": found.aleatoric,
                 "epistemic_std": found.epistemic,
                 "total_std": found.total,
+                "low_95": mixture.quantile(0.025),
+                "high_95": mixture.quantile(0.975),
             }
         else:
             assert isinstance(schema.target, ClassTarget)

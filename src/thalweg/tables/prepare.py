@@ -1,7 +1,7 @@
 """From a file to what a network can take: read, split, learned schema, encoded rows."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,7 +20,13 @@ from thalweg.data import (
     time_split,
     time_values,
 )
+from thalweg.data.columns import row_name
+from thalweg.errors import UserError
+from thalweg.tables.family import Family, FamilyChoice, choose_family
 from thalweg.tables.request import Request
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,7 @@ class Prepared:
         split: row numbers of each part.
         x: encoded rows (n, d), float64.
         y: target (n,), float64 or class codes int64.
+        family: distribution of a numeric target; None for classes.
         outside: rows with a value outside the training range.
         data: what `data.json` holds.
     """
@@ -42,6 +49,7 @@ class Prepared:
     split: Split
     x: np.ndarray
     y: np.ndarray
+    family: Family | None
     outside: np.ndarray
     data: dict[str, Any]
 
@@ -60,7 +68,10 @@ def prepare_table(request: Request) -> Prepared:
     source = request.table.name
     frame = read_table(request.table)
     notes = list(frame.attrs.get("notes", ()))
-    choice = infer_task(frame, request.target, task=request.task, source=source)
+    task = request.task
+    if task is None and request.settings.loss.family is not None:
+        task = Task.NUMBER  # its losses are for numbers
+    choice = infer_task(frame, request.target, task=task, source=source)
     frame, dropped = drop_missing_target(frame, request.target, source)
     settings = request.settings
     fractions = (1 - settings.validation - settings.test, settings.validation, settings.test)
@@ -75,7 +86,7 @@ def prepare_table(request: Request) -> Prepared:
         frame,
         request.target,
         split.train,
-        task=request.task,
+        task=task,
         group=request.group,
         time=request.time,
         ignore=request.ignore,
@@ -83,12 +94,14 @@ def prepare_table(request: Request) -> Prepared:
         source=source,
     )
     encoded = schema.encode(frame, source)
+    y = schema.encode_target(frame, source)
+    chosen = _family(request, choice.task, frame, encoded.features, y, split.train)
     description = schema.to_json()
     data = {
         "source": str(request.table),
         "rows": len(frame),
         "split": {"kind": kind, **{part: len(getattr(split, part)) for part in ("train", "validation", "test")}},
-        "notes": [*notes, *dropped, *schema.notes, *encoded.notes],
+        "notes": [*notes, *dropped, *schema.notes, chosen.reason, *encoded.notes],
         "features": description["features"],
         "dropped": list(schema.dropped),
         "target": description["target"],
@@ -98,7 +111,31 @@ def prepare_table(request: Request) -> Prepared:
         schema,
         split,
         encoded.features,
-        schema.encode_target(frame, source),
+        y,
+        chosen.family,
         np.asarray(encoded.outside.any(axis=1)),
         data,
     )
+
+
+def _family(
+    request: Request, task: Task, frame: "pd.DataFrame", x: np.ndarray, y: np.ndarray, train: np.ndarray
+) -> FamilyChoice:
+    """The distribution of the target; a family asked for that cannot have such a target is refused by its row."""
+    asked = request.settings.loss.family
+    if task is Task.CLASSES:
+        if asked is not None:
+            raise UserError(
+                f"the loss {asked.value} is for numbers, but the target '{request.target}' holds classes",
+                where=request.table.name,
+                remedy="Leave the loss out, or ask for a number (--task number)",
+            )
+        return FamilyChoice(None, "the loss is the cross-entropy of the classes")
+    if asked is not None and not (fits := asked.takes(y)).all():
+        row = int(np.argmin(fits))
+        raise UserError(
+            f"the loss {asked.value} takes {asked.domain}, but the target '{request.target}' is {y[row]:g}",
+            where=f"{request.table.name}, {row_name(frame, row)}",
+            remedy="Leave the loss to be chosen (--set loss=auto), or take gaussian or student_t",
+        )
+    return choose_family(x[train], y[train], y, name=request.target, asked=asked, seed=request.seed)

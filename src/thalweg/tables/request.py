@@ -1,5 +1,6 @@
 """What a user asked of a table, as it stands in a run's `config.toml`."""
 
+import enum
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,6 +12,24 @@ import pydantic
 from thalweg.data import Task
 from thalweg.errors import UserError
 from thalweg.settings import Settings
+from thalweg.tables.family import Family
+
+
+class LossChoice(enum.StrEnum):
+    """The loss of a numeric target: decided by the target, or the negative log-likelihood of a named family."""
+
+    AUTO = "auto"
+    GAUSSIAN = "gaussian"
+    STUDENT_T = "student_t"
+    LOG_NORMAL = "log_normal"
+    LOGIT_NORMAL = "logit_normal"
+    POISSON = "poisson"
+    NEGATIVE_BINOMIAL = "negative_binomial"
+
+    @property
+    def family(self) -> Family | None:
+        """The family asked for; None if the target decides."""
+        return None if self is LossChoice.AUTO else Family(self.value)
 
 
 class TableSettings(Settings):
@@ -28,6 +47,9 @@ class TableSettings(Settings):
     batch: int | None = pydantic.Field(default=None, ge=1, description="rows a step; by default a fiftieth, 16 to 256")
     patience: float = pydantic.Field(
         default=0.4, gt=0, le=1, description="share of the steps without a better validation score"
+    )
+    loss: LossChoice = pydantic.Field(
+        default=LossChoice.AUTO, description=f"distribution of a numeric target: {', '.join(LossChoice)}"
     )
     validation: float = pydantic.Field(
         default=0.15, gt=0, lt=0.5, description="share of rows that choose the best weights"
@@ -78,7 +100,7 @@ class Request:
         }
         optional = {"task": self.task and self.task.value, "group": self.group, "time": self.time}
         table |= {name: value for name, value in optional.items() if value is not None}
-        settings = {name: value for name, value in self.settings.model_dump().items() if value is not None}
+        settings = {name: value for name, value in self.settings.model_dump(mode="json").items() if value is not None}
         return {"kind": "table", "seed": self.seed, "table": table, "settings": settings}
 
     @classmethod
@@ -96,7 +118,7 @@ class Request:
             raise UserError(f"this run is not of a table, but of kind {config.get('kind')!r}", where=where)
         asked = config["table"]
         file = table or Path(asked["path"])
-        if not file.is_file():
+        if not _located(file).is_file():
             raise UserError("the run's table is gone", where=str(file), remedy="Say where it is now: --table FILE.")
         if file_sum(file) != asked["sha256"]:
             raise UserError(
@@ -118,9 +140,14 @@ class Request:
 
 
 def file_sum(path: Path) -> str:
-    """SHA-256 of a file, 64 hexadecimal digits; UserError if it cannot be read."""
+    """SHA-256 of a file, 64 hexadecimal digits; of an HDF5 group, that of its file. UserError if it cannot be read."""
     try:
-        with open(path, "rb") as file:
+        with open(_located(path), "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise UserError(f"the file cannot be read: {error.strerror}", where=str(path)) from error
+
+
+def _located(path: Path) -> Path:
+    """The file itself, of a path that may go on into the file (an HDF5 group)."""
+    return next((one for one in (path, *path.parents) if one.is_file()), path)

@@ -11,11 +11,16 @@ RESAMPLES = 2_000
 SMALLEST_PROBABILITY = 1e-12
 """Floor of a probability in the log loss: a model that was sure and wrong pays 27.6, not infinity."""
 
+LIKELIHOOD = "NLL"
+"""Mean negative log-likelihood, nats a row: of a density in the target's units, or of a count's probability."""
+
 Score = Callable[[np.ndarray, np.ndarray], float]
 """(truth, answers) -> score, on any resample of rows."""
 
 
-def score_models(task: Task, truth: np.ndarray, answers: Mapping[str, np.ndarray], seed: int) -> dict[str, Any]:
+def score_models(
+    task: Task, truth: np.ndarray, answers: Mapping[str, np.ndarray], seed: int, costs: np.ndarray | None = None
+) -> dict[str, Any]:
     """Scores of each model on the same test rows, with 95 % bootstrap intervals, and which one to use.
 
     The same resamples serve every model, so that the interval of a difference is that of paired rows (Efron and
@@ -26,6 +31,7 @@ def score_models(task: Task, truth: np.ndarray, answers: Mapping[str, np.ndarray
         truth: (m,) numbers, or class codes.
         answers: by model, (m,) numbers or (m, k) probabilities.
         seed: of the resampling.
+        costs: (m,) negative log-likelihood of each row under the network, where it has one; its mean is then a score.
     Returns:
         what `scores.json` holds.
     """
@@ -42,6 +48,8 @@ def score_models(task: Task, truth: np.ndarray, answers: Mapping[str, np.ndarray
             if metric == main:
                 resampled[name] = draws
         models.append({"name": name, "values": values})
+    if costs is not None:
+        models[0]["values"][LIKELIHOOD] = [float(costs.mean()), *_interval(costs[rows].mean(1))]
     network, *rivals = answers
     sign = 1 if higher else -1
     best = max(rivals, key=lambda name: sign * metrics[main](truth, answers[name]))
