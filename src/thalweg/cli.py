@@ -125,6 +125,8 @@ def predict(
 
     if out is not None and out.exists():
         raise UserError("the output file exists already", where=str(out), remedy="Choose another name.")
+    if out is not None and not out.absolute().parent.is_dir():
+        raise UserError("there is no such folder", where=str(out.parent), remedy="Make it first, or write elsewhere.")
     _keep_compiled_programs()
     found = predict_table(model, table)
     for note in found.attrs["notes"]:
@@ -305,6 +307,10 @@ def main() -> NoReturn:
         for line in _user_lines(error):
             typer.echo(f"  {line}", err=True)
         sys.exit(error.exit_status)
+    except SystemExit as ended:
+        if ended.code == 130:  # Typer turns Ctrl-C into this status without a word
+            typer.echo("interrupted", err=True)
+        raise
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
         sys.exit(130)

@@ -27,7 +27,17 @@ from thalweg.tables.numbers import MODELS, AbstractNumberModel
 from thalweg.tables.prepare import Prepared, prepare_table
 from thalweg.tables.request import Request, TableSettings
 from thalweg.tables.scores import score_models
-from thalweg.train import Callback, CheckpointStore, FitFailed, FitInterrupted, FitMany, NoImprovement, Phase, RunDirectory, Verdict
+from thalweg.train import (
+    Callback,
+    CheckpointStore,
+    FitFailed,
+    FitInterrupted,
+    FitMany,
+    NoImprovement,
+    Phase,
+    RunDirectory,
+    Verdict,
+)
 from thalweg.train.files import read_json, write_bytes_atomic, write_json_atomic
 from thalweg.trust import predict_classes
 
@@ -202,8 +212,9 @@ def _examine(request: Request, prepared: Prepared, found: FitMany, run: RunDirec
         else:
             prediction = predict_classes(found.models, x[test])
     baselines = fit_baselines(prepared.task, x[seen], y[seen], x[test], prepared.classes, request.seed)
+    clusters = None if prepared.clusters is None else prepared.clusters[test]
     answers = {"thalweg": prediction.mean} | {baseline.name: baseline.answers for baseline in baselines}
-    scores = score_models(prepared.task, y[test], answers, request.seed, costs)
+    scores = score_models(prepared.task, y[test], answers, request.seed, costs, clusters)
     arrays = {"truth": y[test], "outside": prepared.outside[test], "epistemic": prediction.epistemic}
     if number:
         arrays |= {"mean": prediction.mean, "aleatoric": prediction.aleatoric}

@@ -41,6 +41,7 @@ class Prepared:
         y: target (n,), float64 or class codes int64.
         family: distribution of a numeric target; None for classes.
         outside: rows with a value outside the training range.
+        clusters: (n,) labels of rows that are not independent of each other; None if all are.
         data: what `data.json` holds.
     """
 
@@ -51,6 +52,7 @@ class Prepared:
     y: np.ndarray
     family: Family | None
     outside: np.ndarray
+    clusters: np.ndarray | None
     data: dict[str, Any]
 
     @property
@@ -75,10 +77,15 @@ def prepare_table(request: Request) -> Prepared:
     frame, dropped = drop_missing_target(frame, request.target, source)
     settings = request.settings
     fractions = (1 - settings.validation - settings.test, settings.validation, settings.test)
+    clusters = None
     if request.group is not None:
-        kind, split = "group", group_split(group_values(frame, request.group, source), request.seed, fractions)
+        groups = group_values(frame, request.group, source)
+        kind, split = "group", group_split(groups, request.seed, fractions)
+        clusters = np.unique(groups, return_inverse=True)[1].ravel()
     elif request.time is not None:
-        kind, split = "time", time_split(time_values(frame, request.time, source), fractions)
+        times = time_values(frame, request.time, source)
+        kind, split = "time", time_split(times, fractions)
+        clusters = _stretches(times)
     else:
         labels = frame[request.target].astype(str).to_numpy() if choice.task is Task.CLASSES else None
         kind, split = "random", random_split(len(frame), request.seed, fractions, labels)
@@ -114,6 +121,7 @@ def prepare_table(request: Request) -> Prepared:
         y,
         chosen.family,
         np.asarray(encoded.outside.any(axis=1)),
+        clusters,
         data,
     )
 
@@ -139,3 +147,10 @@ def _family(
             remedy="Leave the loss to be chosen (--set loss=auto), or take gaussian or student_t",
         )
     return choose_family(x[train], y[train], y, name=request.target, asked=asked, seed=request.seed)
+
+
+def _stretches(times: np.ndarray) -> np.ndarray:
+    """A label for each of about √n stretches of consecutive rows: what is near in time is alike."""
+    rank = np.empty(len(times), int)
+    rank[np.argsort(times, kind="stable")] = np.arange(len(times))
+    return rank // max(1, round(len(times) ** 0.5))

@@ -19,7 +19,12 @@ Score = Callable[[np.ndarray, np.ndarray], float]
 
 
 def score_models(
-    task: Task, truth: np.ndarray, answers: Mapping[str, np.ndarray], seed: int, costs: np.ndarray | None = None
+    task: Task,
+    truth: np.ndarray,
+    answers: Mapping[str, np.ndarray],
+    seed: int,
+    costs: np.ndarray | None = None,
+    clusters: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Scores of each model on the same test rows, with 95 % bootstrap intervals, and which one to use.
 
@@ -32,13 +37,16 @@ def score_models(
         answers: by model, (m,) numbers or (m, k) probabilities.
         seed: of the resampling.
         costs: (m,) negative log-likelihood of each row under the network, where it has one; its mean is then a score.
+        clusters: (m,) labels of rows that belong together (a group, a stretch of time) and are resampled together,
+            since they are not independent; None: every row stands alone.
     Returns:
         what `scores.json` holds.
     """
     metrics = _NUMBER if task is Task.NUMBER else _CLASSES
     main, higher = ("R²", True) if task is Task.NUMBER else ("log loss", False)
     rng = np.random.default_rng(seed)
-    rows = rng.integers(0, len(truth), (RESAMPLES, len(truth)))
+    alone = clusters is None
+    rows = rng.integers(0, len(truth), (RESAMPLES, len(truth))) if alone else _resamples(rng, clusters)
     models, resampled = [], {}
     for name, answer in answers.items():
         values = {}
@@ -49,7 +57,7 @@ def score_models(
                 resampled[name] = draws
         models.append({"name": name, "values": values})
     if costs is not None:
-        models[0]["values"][LIKELIHOOD] = [float(costs.mean()), *_interval(costs[rows].mean(1))]
+        models[0]["values"][LIKELIHOOD] = [float(costs.mean()), *_interval(np.array([costs[r].mean() for r in rows]))]
     network, *rivals = answers
     sign = 1 if higher else -1
     best = max(rivals, key=lambda name: sign * metrics[main](truth, answers[name]))
@@ -64,13 +72,24 @@ def score_models(
         "models": models,
         "difference": {"against": best, "value": value, "low": low, "high": high},
         "recommendation": _recommend(network, best, *gain, len(truth)),
-        "interval": f"95 % by bootstrap, {RESAMPLES:,} resamples of the test rows",
+        "interval": f"95 % by bootstrap, {RESAMPLES:,} resamples of the test "
+        + ("rows" if clusters is None else "rows, those of a group or a stretch of time together"),
     }
+
+
+def _resamples(rng: np.random.Generator, clusters: np.ndarray) -> list[np.ndarray]:
+    """Row numbers of each resample: whole clusters drawn with replacement."""
+    order = np.argsort(clusters, kind="stable")
+    members = np.split(order, np.flatnonzero(np.diff(clusters[order])) + 1)
+    picks = rng.integers(0, len(members), (RESAMPLES, len(members)))
+    return [np.concatenate([members[i] for i in pick]) for pick in picks]
 
 
 def _recommend(network: str, best: str, low: float, high: float, rows: int) -> dict[str, str]:
     """Which to use, from the interval of what the network gains over the best baseline."""
     on = f"on {rows} test rows"
+    if not np.isfinite(low + high):
+        return {"use": network, "sentence": f"Too few test rows to score anything: {rows}. Hold out more of the table."}
     if high < 0:
         return {"use": best, "sentence": f"Use {best}: it beats the network {on}, and more than chance explains."}
     if low > 0:

@@ -311,7 +311,9 @@ def _streams(prepared: Prepared) -> Streams:
 
 def _origin(models: Sequence[PyTree], seeds: Sequence[int], objective: Objective, choices: Choices) -> dict[str, Any]:
     """What a fit begins with, as far as it can be compared: functions, such as a loss or a schedule, cannot."""
-    data = tree_hash((objective, choices.validation))
+    # rows on the host may be larger than memory: their number and the first thousand stand for them
+    hosts = {name: objective.terms[name].source.few(1_000) for name in objective.host_terms}
+    data = tree_hash((objective, choices.validation, hosts))
     terms = {name: _described(term) for name, term in objective.terms.items()}
     return {
         "members": len(models),
