@@ -37,7 +37,7 @@ def thalweg_seeds() -> list[float]:
     term = tw.Supervised(jnp.array(x), jnp.array(y), loss=tw.losses.CrossEntropy(smoothing=SMOOTHING), batch_size=BATCH)
     models = [tw.nn.MLP(64, 10, width=WIDTH, depth=2, key=jax.random.key(i)) for i in range(10)]
     rate = optax.cosine_decay_schedule(RATE, STEPS, alpha=0.01)
-    found = tw.fit_many(models, tw.Objective(digits=term), tw.Phase(tw.adam(rate), STEPS))
+    found = tw.fit_many(models, tw.Objective(digits=term), tw.Phase(tw.Adam(rate), STEPS))
     return [float(np.mean(np.asarray(jax.vmap(m)(jnp.array(x_test))).argmax(1) == y_test)) for m in found.models]
 
 

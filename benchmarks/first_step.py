@@ -19,7 +19,7 @@ import thalweg as tw
 x = jnp.linspace(-1.0, 1.0, 256)[:, None]
 data = tw.Objective(data=tw.Supervised(x, jnp.sin(3 * x), loss=tw.losses.squared_error, batch_size=32))
 model = tw.nn.MLP(1, 1, width=64, depth=2, key=jax.random.key(0))
-tw.fit(model, data, tw.Phase(tw.adam(1e-3), 1))
+tw.fit(model, data, tw.Phase(tw.Adam(1e-3), 1))
 """
 
 

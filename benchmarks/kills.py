@@ -35,7 +35,7 @@ import numpy as np
 from thalweg.losses import squared_error
 from thalweg.nn import MLP, Activation, BatchNorm, Dropout, Linear, Sequential
 from thalweg.objective import Equal, FreshPoints, HeldPoints, HostRows, Objective, Residual, Supervised, only
-from thalweg.optim import LBFGS, Averaged, LevenbergMarquardt, Player, Players, adam, sgd
+from thalweg.optim import LBFGS, SGD, Adam, Averaged, LevenbergMarquardt, Player, Players
 from thalweg.train import (
     CheckpointStore,
     Fit,
@@ -89,7 +89,7 @@ def dropout_and_batch_norm(run: RunDirectory) -> Fit:
     """Minibatches, dropout keys, running statistics."""
     first, second = jax.random.split(jax.random.key(0))
     layers = [Linear(4, 32, key=first), BatchNorm(32), Activation(jax.nn.relu), Dropout(0.2), Linear(32, 1, key=second)]
-    return fit(Sequential(layers), Objective(data=supervised(32)), Phase(adam(3e-3), 2_000), run=run, **QUICK)
+    return fit(Sequential(layers), Objective(data=supervised(32)), Phase(Adam(3e-3), 2_000), run=run, **QUICK)
 
 
 class Pair(eqx.Module):
@@ -105,7 +105,7 @@ def players(run: RunDirectory) -> Fit:
     points = FreshPoints(lambda key, n: jax.random.normal(key, (n, 2)), 16)
     value = lambda m, z: jnp.sqrt(50 + m.x @ matrix @ m.y + z @ m.x + (m.x @ m.x - m.y @ m.y) / 2)  # its square counts
     game = Players(
-        {"x": Player(adam(1e-2), only(lambda m: m.x)), "y": Player(sgd(0.05), only(lambda m: m.y), {"value": -1.0})},
+        {"x": Player(Adam(1e-2), only(lambda m: m.x)), "y": Player(SGD(0.05), only(lambda m: m.y), {"value": -1.0})},
         cycle=("y", "y", "x"),
     )
     start = Pair(jnp.array([1.0, -1.0]), jnp.array([0.5, 1.0]))
@@ -123,20 +123,20 @@ def constrained(run: RunDirectory) -> Fit:
         refresh_every=25,
     )
     model = MLP(1, 1, width=16, depth=2, key=jax.random.key(0), activation=jnp.tanh)
-    return fit(model, objective, Phase(adam(3e-3), 2_000), run=run, **QUICK)
+    return fit(model, objective, Phase(Adam(3e-3), 2_000), run=run, **QUICK)
 
 
 def two_phases(run: RunDirectory) -> Fit:
     """Adam until a plateau, then L-BFGS that keeps each batch for ten steps."""
     program = [
-        Phase(adam(1e-2), 600, until=Plateau(patience=4, improvement=0.02, every=20)),
+        Phase(Adam(1e-2), 600, until=Plateau(patience=4, improvement=0.02, every=20)),
         Phase(LBFGS(), 600, redraw=10),
     ]
     return fit(network(), Objective(data=supervised(64)), program, run=run, **QUICK)
 
 
 def _ensemble(run: RunDirectory, layout: Layout) -> FitMany:
-    program = [Phase(Averaged(adam(1e-2), decay=0.9), 600, until=NoImprovement(120, every=20)), Phase(sgd(1e-3), 200)]
+    program = [Phase(Averaged(Adam(1e-2), decay=0.9), 600, until=NoImprovement(120, every=20)), Phase(SGD(1e-3), 200)]
     return fit_many(
         [network(i) for i in range(MEMBERS)],
         Objective(data=supervised(32, rows=slice(60))),
@@ -162,14 +162,14 @@ def host_stream(run: RunDirectory) -> Fit:
     """Batches gathered on the host, ahead of time, in a thread."""
     x, y = (array.astype(np.float32) for array in table())
     objective = Objective(data=Supervised(HostRows((x, y), batch_size=32), loss=squared_error))
-    return fit(network(), objective, Phase(adam(3e-3), 800, until=LossBelow(0.02, every=50)), run=run, **QUICK)
+    return fit(network(), objective, Phase(Adam(3e-3), 800, until=LossBelow(0.02, every=50)), run=run, **QUICK)
 
 
 def two_fits(run: RunDirectory) -> Fit:
     """A second fit in the same run begins with the model of the first."""
     objective = Objective(data=supervised(32))
-    first = fit(network(), objective, Phase(adam(1e-2), 300), run=run, name="first", **QUICK)
-    return fit(first.model, objective, Phase(adam(1e-3), 300), run=run, name="second", **QUICK)
+    first = fit(network(), objective, Phase(Adam(1e-2), 300), run=run, name="first", **QUICK)
+    return fit(first.model, objective, Phase(Adam(1e-3), 300), run=run, name="second", **QUICK)
 
 
 QUICK: dict[str, Any] = {"checkpoint_seconds": SAVE_EVERY, "raise_failures": False}

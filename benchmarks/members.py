@@ -12,7 +12,7 @@ from benchmarks.side_by_side import alternate, ratio, record, seconds, summary
 from thalweg.losses import squared_error
 from thalweg.nn import MLP
 from thalweg.objective import Objective, Supervised
-from thalweg.optim import adam
+from thalweg.optim import Adam
 from thalweg.train import Layout, Phase, fit, fit_many
 
 STEPS = 5_000
@@ -25,7 +25,7 @@ def main() -> None:
     y = np.sin(2 * x[:, :1]) + x[:, 1:2] * x[:, 2:3]
     data = Objective(data=Supervised(jnp.asarray(x), jnp.asarray(y), loss=squared_error, batch_size=128))
     models = [MLP(20, 1, width=64, depth=2, key=jax.random.key(i)) for i in range(5)]
-    phase = Phase(adam(1e-3), STEPS)
+    phase = Phase(Adam(1e-3), STEPS)
 
     def singles() -> float:
         jax.clear_caches()

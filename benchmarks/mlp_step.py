@@ -13,7 +13,7 @@ from benchmarks.side_by_side import alternate, ratio, record, seconds, summary
 from thalweg.losses import cross_entropy
 from thalweg.nn import MLP
 from thalweg.objective import Objective, Supervised
-from thalweg.optim import adam
+from thalweg.optim import Adam
 from thalweg.train import Mode, Phase
 from thalweg.train.members import Layout
 from thalweg.train.phases import Choices, Traveller, prepare
@@ -36,7 +36,7 @@ def thalweg_steps(mode: Mode):
     model = MLP(784, 10, width=512, depth=2, key=jax.random.key(0), activation=jax.nn.relu)
     choices = Choices(None, None, None, mode, Layout.IN_TURN, None, None)
     with jax.default_matmul_precision("highest"):
-        prepared = prepare([Traveller(model, 0)], objective, Phase(adam(1e-3), STEPS), choices)
+        prepared = prepare([Traveller(model, 0)], objective, Phase(Adam(1e-3), STEPS), choices)
         members = prepared.members
         members.compile(prepared.walk.start)([0], [{}], prepared.shared, None)
         call = members.compile(prepared.walk.advance if mode is Mode.LOOP else prepared.walk.step)

@@ -30,9 +30,9 @@ from .optim import FirstOrder as FirstOrder
 from .optim import LevenbergMarquardt as LevenbergMarquardt
 from .optim import Player as Player
 from .optim import Players as Players
-from .optim import adam as adam
-from .optim import adamw as adamw
-from .optim import sgd as sgd
+from .optim import Adam as Adam
+from .optim import AdamW as AdamW
+from .optim import SGD as SGD
 from .physics import curl as curl
 from .physics import derivative as derivative
 from .physics import directional_derivative as directional_derivative

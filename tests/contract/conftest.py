@@ -30,7 +30,7 @@ from thalweg.objective import (
     only,
     trainable,
 )
-from thalweg.optim import LBFGS, LevenbergMarquardt, Player, Players, adam, sgd
+from thalweg.optim import LBFGS, SGD, Adam, LevenbergMarquardt, Player, Players
 from thalweg.train import Fit, FitMany, Layout, Mode, Phase, fit, fit_many
 from thalweg.types import PyTree, Where
 
@@ -176,8 +176,8 @@ def saddle_point() -> np.ndarray:
 
 def game_phase(where: Where) -> Phase:
     players = {
-        "x": Player(sgd(0.1), only(lambda m: m.x)),
-        "y": Player(sgd(0.1), only(lambda m: m.y), {"value": -1.0}),
+        "x": Player(SGD(0.1), only(lambda m: m.x)),
+        "y": Player(SGD(0.1), only(lambda m: m.y), {"value": -1.0}),
     }
     return Phase(Players(players, cycle=("x", "y")), 300, where=where)
 
@@ -243,7 +243,7 @@ RECIPES = {
     Client.CONVOLUTION: Recipe(
         model=convolutional,
         objective=digits_objective,
-        phase=lambda where: Phase(adam(1e-2), 30, where=where),
+        phase=lambda where: Phase(Adam(1e-2), 30, where=where),
         frozen=lambda m: (m.layers[0], m.layers[1].bias),
         examples=1_792,
         batch_size=64,

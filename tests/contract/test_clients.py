@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import Ridge
 
 from thalweg.objective import Rows, frozen, split
-from thalweg.optim import adam
+from thalweg.optim import Adam
 from thalweg.train import Phase, Status, fit
 from thalweg.train.members import Layout
 from thalweg.train.phases import Choices, Traveller, prepare
@@ -87,7 +87,7 @@ def test_multipliers_move_only_when_the_inner_problem_has_converged(clients, run
 @pytest.mark.slow
 def test_the_convolutional_network_recognizes_digits(clients, recipes):
     recipe = recipes[clients.CONVOLUTION]
-    found = fit(recipe.model(0), recipe.objective(Rows, 64), Phase(adam(1e-2), 600), log_every=100)
+    found = fit(recipe.model(0), recipe.objective(Rows, 64), Phase(Adam(1e-2), 600), log_every=100)
     data = load_digits()
     images, classes = jnp.asarray(data.images[:, :, :, None] / 16, jnp.float32), data.target
     guessed = np.asarray(jax.vmap(found.model)(images)).argmax(axis=1)  # by the running statistics, without dropout

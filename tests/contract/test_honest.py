@@ -56,14 +56,14 @@ def test_a_constraint_that_nothing_would_move_is_refused(data):
 def test_a_condition_on_validation_without_validation_is_refused(data):
     objective = tw.Objective(data=tw.Supervised(*data, loss=squared))
     with pytest.raises(tw.UserError, match="NoImprovement watches a validation score"):
-        tw.fit(plane(), objective, tw.Phase(tw.adam(1e-2), 10, until=tw.NoImprovement(steps=5)))
+        tw.fit(plane(), objective, tw.Phase(tw.Adam(1e-2), 10, until=tw.NoImprovement(steps=5)))
 
 
 def test_validation_that_is_never_finite_is_a_finding(data):
     x, y = data
     objective = tw.Objective(data=tw.Supervised(x, y, loss=squared))
     lost = tw.Objective(data=tw.Supervised(x, np.full_like(y, np.nan), loss=squared))
-    fitted = tw.fit(plane(), objective, tw.Phase(tw.adam(1e-2), 20), validation=lost)
+    fitted = tw.fit(plane(), objective, tw.Phase(tw.Adam(1e-2), 20), validation=lost)
     assert "validation-not-finite" in {finding.name for finding in fitted.verdict.findings}
 
 
@@ -71,13 +71,13 @@ def test_validation_that_is_never_finite_is_a_finding(data):
 def test_seeds_that_would_alias_or_fail_are_refused(data, seed):
     objective = tw.Objective(data=tw.Supervised(*data, loss=squared))
     with pytest.raises(tw.UserError, match="seed"):
-        tw.fit(plane(), objective, tw.Phase(tw.adam(1e-2), 1), seed=seed)
+        tw.fit(plane(), objective, tw.Phase(tw.Adam(1e-2), 1), seed=seed)
 
 
 def test_every_validation_score_has_a_row_of_its_own_step(data):
     objective = tw.Objective(data=tw.Supervised(*data, loss=squared))
     fitted = tw.fit(
-        plane(), objective, tw.Phase(tw.adam(1e-2), 20), validation=objective, log_every=7, validate_every=3
+        plane(), objective, tw.Phase(tw.Adam(1e-2), 20), validation=objective, log_every=7, validate_every=3
     )
     scored = {row["step"]: row["validation"]["total"] for row in fitted.rows if "validation" in row}
     assert list(scored) == [3, 6, 9, 12, 15, 18, 20]

@@ -23,7 +23,7 @@ from thalweg.objective import (
 )
 from thalweg.objective.keys import named_key
 from thalweg.objective.order import order_words, rows_of_batch
-from thalweg.optim import LBFGS, LevenbergMarquardt, adam, sgd
+from thalweg.optim import LBFGS, SGD, Adam, LevenbergMarquardt
 from thalweg.train import (
     AbstractCondition,
     FitFailed,
@@ -80,7 +80,7 @@ class Slope(AbstractTerm):
 def test_a_batch_lasts_as_many_steps_as_the_phase_says(hold, redraw, drawn):
     values = np.random.default_rng(0).normal(size=23).astype(np.float32)
     objective = Objective(slope=Slope(hold(values, batch_size=10)))
-    found = fit(at(1.0), objective, Phase(sgd(0.1), 7, redraw=redraw), log_every=1)
+    found = fit(at(1.0), objective, Phase(SGD(0.1), 7, redraw=redraw), log_every=1)
     words = order_words(jax.random.split(named_key(named_key(jax.random.key(0), "objective"), "slope"))[0])
     x = 1.0
     for row, number in zip(found.rows, drawn, strict=True):
@@ -93,7 +93,7 @@ def test_a_batch_lasts_as_many_steps_as_the_phase_says(hold, redraw, drawn):
 def test_phases_follow_each_other_without_meeting_a_batch_twice():
     values = np.arange(1.0, 9.0, dtype=np.float32)
     objective = Objective(slope=Slope(Rows(values, batch_size=2)))
-    program = [Phase(sgd(0.1), 1), Phase(sgd(0.1), 2, redraw=2), Phase(sgd(0.1), 1)]
+    program = [Phase(SGD(0.1), 1), Phase(SGD(0.1), 2, redraw=2), Phase(SGD(0.1), 1)]
     found = fit(at(1.0), objective, program, log_every=1)
     x, means = 1.0, []
     for row in found.rows:
@@ -111,8 +111,8 @@ def test_phases_follow_each_other_without_meeting_a_batch_twice():
 @pytest.mark.parametrize("mode", list(Mode))
 def test_a_member_that_has_arrived_is_held_while_the_others_go_on(layout, mode):
     models = [at(1.0, 2.0), at(10.0, 20.0), at(0.5, 0.3)]
-    phase = Phase(sgd(0.01), 500, until=LossBelow(0.1, every=10))
-    found = fit_many(models, BOWL, [phase, Phase(sgd(1e-3), 20)], layout=layout, mode=mode, log_every=10)
+    phase = Phase(SGD(0.01), 500, until=LossBelow(0.1, every=10))
+    found = fit_many(models, BOWL, [phase, Phase(SGD(1e-3), 20)], layout=layout, mode=mode, log_every=10)
     decisions = [row for row in found.decisions if row["what"].startswith("LossBelow met")]
     # ‖x‖²·0.98^2k < 0.1, averaged over the ten steps before the look
     ends = {}
@@ -133,7 +133,7 @@ def test_a_member_that_has_arrived_is_held_while_the_others_go_on(layout, mode):
         # what is logged of a held member is where it stands, not nought
         assert all(row["total"][i] == row["last"][i] == first[ends[i] // 10 - 1]["last"][i] for row in held)
     # held bit for bit: as if its phase had had just so many steps
-    alone = fit_many(models, BOWL, [Phase(sgd(0.01), ends[2])], layout=layout, mode=mode, log_every=10)
+    alone = fit_many(models, BOWL, [Phase(SGD(0.01), ends[2])], layout=layout, mode=mode, log_every=10)
     again = fit_many(models, BOWL, [phase], layout=layout, mode=mode, log_every=10)
     assert np.array_equal(alone.models[2].x, again.models[2].x)
     # and the next phase moves all of them
@@ -184,12 +184,12 @@ class Patient(AbstractCondition):
 
 
 def test_a_condition_has_a_state_of_its_own_in_each_phase():
-    found = fit(at(1.0), BOWL, [Phase(sgd(0.01), 50, until=Patient(3)), Phase(sgd(0.01), 50, until=Patient(2))])
+    found = fit(at(1.0), BOWL, [Phase(SGD(0.01), 50, until=Patient(3)), Phase(SGD(0.01), 50, until=Patient(2))])
     assert [(row["phase"], row["step"], row["looks"]) for row in found.decisions] == [(0, 15, 3), (1, 10, 2)]
 
 
 def test_plateau_counts_looks_without_improvement():
-    phase = Phase(sgd(0.1), 1_000, until=Plateau(patience=3, improvement=0.01, every=10))
+    phase = Phase(SGD(0.1), 1_000, until=Plateau(patience=3, improvement=0.01, every=10))
     found = fit(at(1.0), Objective(bowl=Cost(lambda x: jnp.sum(x**2) + 1.0)), phase)
     # x² + 1 from x = 1 with x ← 0.8x: means over ten steps are 1.277, 1.003, 1.00004, …; the second is the last that is
     # better by a hundredth, so the fifth look ends the phase
@@ -200,7 +200,7 @@ def test_patience_begins_anew_with_each_phase():
     # the validation score never improves after the first look of phase 1
     objective, validation = BOWL, Objective(away=Cost(lambda x: -jnp.sum(x**2)))
     stop = NoImprovement(30, every=10)
-    program = [Phase(sgd(0.01), 100), Phase(sgd(0.01), 100, until=stop)]
+    program = [Phase(SGD(0.01), 100), Phase(SGD(0.01), 100, until=stop)]
     found = fit(at(1.0), objective, program, validation=validation, validate_every=10, log_every=10)
     (decision,) = found.decisions
     assert (decision["phase"], decision["step"], decision["since"]) == (1, 30, 30)
@@ -219,7 +219,7 @@ def test_patience_begins_anew_with_each_phase():
 )
 def test_refuses_predicates_that_do_not_answer(answer, found):
     with pytest.raises(UserError, match=rf"must answer with one boolean, not {found}.* \(When\)"):
-        fit(at(1.0), BOWL, Phase(sgd(0.01), 10, until=When(lambda monitor: answer, every=5)))
+        fit(at(1.0), BOWL, Phase(SGD(0.01), 10, until=When(lambda monitor: answer, every=5)))
 
 
 # --------------------------------------------------------------------------------------------------------- bad endings
@@ -234,7 +234,7 @@ CLIFF = Objective(
 def test_a_cost_that_is_not_finite_ends_the_run_and_names_term_and_step(mode, log_every):
     # from 0, a tenth a step: the cost is first evaluated beyond the cliff at step 11 (counted from 0), at x = 1.1
     with pytest.raises(FitFailed, match="cost of 'broken' was not finite at step 11") as failure:
-        fit(at(0.0), CLIFF, Phase(sgd(0.1), 40), mode=mode, log_every=log_every)
+        fit(at(0.0), CLIFF, Phase(SGD(0.1), 40), mode=mode, log_every=log_every)
     found = failure.value.fit
     assert found.verdict.status is Status.DIVERGED
     assert np.all(np.isfinite(found.model.x))
@@ -243,7 +243,7 @@ def test_a_cost_that_is_not_finite_ends_the_run_and_names_term_and_step(mode, lo
 
 @pytest.mark.parametrize("layout", [Layout.IN_TURN, Layout.VMAPPED])
 def test_one_member_that_fails_takes_no_other_with_it(layout):
-    program = [Phase(sgd(0.1), 20), Phase(sgd(0.01), 20)]
+    program = [Phase(SGD(0.1), 20), Phase(SGD(0.01), 20)]
     found = fit_many([at(0.0), at(-9.0)], CLIFF, program, layout=layout, log_every=5, raise_failures=False)
     assert found.verdicts[0].status is Status.DIVERGED
     assert found.verdicts[1].status.exit_status == 0
@@ -255,7 +255,7 @@ def test_one_member_that_fails_takes_no_other_with_it(layout):
 
 
 def test_a_condition_is_not_met_by_a_cost_that_is_not_finite():
-    phase = Phase(sgd(0.1), 40, until=When(lambda monitor: ~jnp.isfinite(monitor.total), every=4))
+    phase = Phase(SGD(0.1), 40, until=When(lambda monitor: ~jnp.isfinite(monitor.total), every=4))
     with pytest.raises(FitFailed, match="not finite at step 11") as failure:
         fit(at(0.0), CLIFF, phase, log_every=4)
     assert [row["what"] for row in failure.value.fit.decisions] == ["cost not finite: phase 1 ends"]
@@ -268,9 +268,9 @@ def test_each_phase_has_its_own_precision_also_for_points_that_are_drawn(source)
     objective = Objective(line=Residual(lambda u, z: u(z) - 2 * z, points), refresh_every=10)
     model = MLP(1, 1, width=4, depth=1, activation=jnp.tanh, key=jax.random.key(0))
     program = [
-        Phase(adam(1e-2), 30),
+        Phase(Adam(1e-2), 30),
         Phase(LevenbergMarquardt(), 30, precision=np.float64),
-        Phase(adam(1e-3), 30, precision=np.float32),
+        Phase(Adam(1e-3), 30, precision=np.float32),
     ]
     found = fit(model, objective, program, log_every=10)
     assert [row["precision"] for row in found.conduct] == ["float32", "float64", "float32"]
@@ -283,7 +283,7 @@ def test_each_phase_has_its_own_precision_also_for_points_that_are_drawn(source)
 def test_data_of_64_bits_reach_a_phase_of_64_bits_whole(hold):
     third = np.full((8, 1), 1 / 3)  # 1/3 in float32 is off by 1e-8
     objective = Objective(slope=Slope(hold(third[:, 0], batch_size=4)))
-    found = fit(at(0.0), objective, Phase(sgd(1.0), 3), precision=np.float64, log_every=1)
+    found = fit(at(0.0), objective, Phase(SGD(1.0), 3), precision=np.float64, log_every=1)
     # −1/3 three times: exact to rounding of 1e-16
     assert abs(float(found.model.x[0]) + 1.0) < 1e-15
     assert abs(found.rows[1]["last"] + 1 / 9) < 1e-16
@@ -293,12 +293,12 @@ def test_data_of_64_bits_reach_a_phase_of_64_bits_whole(hold):
 def test_the_callers_own_arrays_survive():
     model, values = at(1.0), jnp.arange(1.0, 9.0)
     objective = Objective(slope=Slope(Rows(values, batch_size=2)))
-    first = fit(model, objective, Phase(sgd(0.1), 5)).model
-    second = fit(model, objective, Phase(sgd(0.1), 5)).model
+    first = fit(model, objective, Phase(SGD(0.1), 5)).model
+    second = fit(model, objective, Phase(SGD(0.1), 5)).model
     assert np.array_equal(first.x, second.x)
     assert float(model.x[0]) == 1
     assert float(values.sum()) == 36
-    many = fit_many([model, model], objective, Phase(sgd(0.1), 5), layout=Layout.VMAPPED)
+    many = fit_many([model, model], objective, Phase(SGD(0.1), 5), layout=Layout.VMAPPED)
     assert float(model.x[0]) == 1
     assert np.isfinite(many.models[0].x[0])
 
@@ -309,10 +309,10 @@ def test_modes_are_chosen_by_the_stated_rule():
         data=Residual(lambda m, z: jax.lax.conv(z[None, ..., 0][None], m.x[None, None], (1, 1), "SAME"), Rows(x))
     )
     kernel = Place(jnp.ones((3, 3)))
-    assert fit(kernel, conv, Phase(sgd(1e-3), 2)).conduct[0]["mode"] == "step"
-    assert fit(at(1.0), BOWL, Phase(sgd(1e-3), 2)).conduct[0]["mode"] == "loop"
+    assert fit(kernel, conv, Phase(SGD(1e-3), 2)).conduct[0]["mode"] == "step"
+    assert fit(at(1.0), BOWL, Phase(SGD(1e-3), 2)).conduct[0]["mode"] == "loop"
     host = Objective(slope=Slope(HostRows(np.ones(8), batch_size=4)))
-    assert fit(at(1.0), host, Phase(sgd(1e-3), 2)).conduct[0]["mode"] == "step"
+    assert fit(at(1.0), host, Phase(SGD(1e-3), 2)).conduct[0]["mode"] == "step"
 
 
 # -------------------------------------------------------------------------------------------------------------- refused
@@ -333,7 +333,7 @@ def normalized():
 
 
 LM = Phase(LevenbergMarquardt(), 2, precision=np.float64)
-ADAM = Phase(adam(1e-2), 2)
+ADAM = Phase(Adam(1e-2), 2)
 
 
 def absolute(output, target):
@@ -349,7 +349,7 @@ def host():
 
 
 def phase(steps=2, **kwargs):
-    return Phase(adam(1e-2), steps, **kwargs)
+    return Phase(Adam(1e-2), steps, **kwargs)
 
 
 # message -> what is refused by it
@@ -364,7 +364,7 @@ REFUSED = {
     "at least one step, not 0": lambda: phase(0),
     "at least one step, not 2.5": lambda: phase(2.5),
     "redraw must not be negative": lambda: phase(redraw=-1),
-    "needs an optimizer, not function": lambda: Phase(adam, 2),
+    "needs an optimizer, not function": lambda: Phase(Adam, 2),
     "until must be a condition, not function": lambda: phase(until=lambda m: True),
     "every 1 or more steps, not 0": lambda: phase(until=LossBelow(1.0, every=0)),
     "a program is one phase or a list of phases": lambda: fit(mlp(), data(), []),

@@ -18,15 +18,15 @@ from thalweg.losses import squared_error
 from thalweg.objective import HeldPoints, Objective, Residual, Rows, Supervised, only, split
 from thalweg.optim import (
     LBFGS,
+    SGD,
     AbstractOptimizer,
+    Adam,
+    AdamW,
     Averaged,
     FirstOrder,
     LevenbergMarquardt,
     Player,
     Players,
-    adam,
-    adamw,
-    sgd,
 )
 from thalweg.train import Layout, Mode, Phase, Plateau, fit, fit_many
 
@@ -46,18 +46,18 @@ def line(seed=0, dtype=np.float32):
 
 
 REGISTRY = {
-    "sgd": lambda: sgd(0.05),
-    "momentum": lambda: sgd(0.05, momentum=0.9, clip=1.0),
-    "adam": lambda: adam(0.05),
-    "adam, schedule": lambda: adam(lambda step: 0.05 * 0.99**step),
-    "adamw": lambda: adamw(0.05),
+    "sgd": lambda: SGD(0.05),
+    "momentum": lambda: SGD(0.05, momentum=0.9, clip=1.0),
+    "adam": lambda: Adam(0.05),
+    "adam, schedule": lambda: Adam(lambda step: 0.05 * 0.99**step),
+    "adamw": lambda: AdamW(0.05),
     "Optax's lion": lambda: FirstOrder(optax.lion(1e-2)),
-    "averaged": lambda: Averaged(adam(0.05)),
+    "averaged": lambda: Averaged(Adam(0.05)),
     "L-BFGS": lambda: LBFGS(memory=4),
     "averaged L-BFGS": lambda: Averaged(LBFGS(memory=4)),
     "Levenberg-Marquardt": lambda: LevenbergMarquardt(),
     "players": lambda: Players(
-        {"a": Player(adam(0.05), only(lambda m: m.slope)), "b": Player(sgd(0.05), only(lambda m: m.height))}, ("a", "b")
+        {"a": Player(Adam(0.05), only(lambda m: m.slope)), "b": Player(SGD(0.05), only(lambda m: m.height))}, ("a", "b")
     ),
 }
 TURNS = {"players": 2}
@@ -100,7 +100,7 @@ def test_the_registry_holds_every_public_optimizer():
         if (inspect.isclass(value) and issubclass(value, AbstractOptimizer) and value is not AbstractOptimizer)
         or (inspect.isfunction(value) and value.__annotations__.get("return") in (FirstOrder, "FirstOrder"))
     }
-    assert public == {"FirstOrder", "adam", "adamw", "sgd", "Averaged", "LBFGS", "LevenbergMarquardt", "Players"}
+    assert public == {"FirstOrder", "Adam", "AdamW", "SGD", "Averaged", "LBFGS", "LevenbergMarquardt", "Players"}
 
 
 @pytest.mark.parametrize(("name", "dtype"), CASES)
@@ -219,14 +219,14 @@ def test_members_compile_each_program_once(name, layout):
 @pytest.mark.slow
 def test_batches_over_devices_compile_each_program_once():
     with compiled_programs() as names:
-        fit(line(), Counted().objective(batch_size=8), Phase(adam(0.05), 60), devices=jax.devices()[:4], log_every=5)
+        fit(line(), Counted().objective(batch_size=8), Phase(Adam(0.05), 60), devices=jax.devices()[:4], log_every=5)
     assert {names[n] for n in OURS if names[n]} == {1}
 
 
 def test_one_seed_one_result_another_seed_another():
     def run(seed):
         objective = Objective(data=Supervised(X, Y, loss=squared_error, batch_size=8))
-        return fit(line(), objective, Phase(adam(0.05), 20), precision=np.float32, seed=seed).model
+        return fit(line(), objective, Phase(Adam(0.05), 20), precision=np.float32, seed=seed).model
 
     first = run(0)
     assert eqx.tree_equal(first, run(0))

@@ -15,18 +15,18 @@ import pytest
 from thalweg.errors import UserError
 from thalweg.losses import squared_error
 from thalweg.objective import Objective, Supervised, split
-from thalweg.optim import LBFGS, Averaged, FirstOrder, adam, adamw, sgd
+from thalweg.optim import LBFGS, SGD, Adam, AdamW, Averaged, FirstOrder
 
 HERE = Path(__file__).parent
 RECORDED = json.loads((HERE / "torch_trajectories.json").read_text(encoding="utf-8"))
 
 OURS = {
-    "sgd": lambda: sgd(0.1),
-    "momentum": lambda: sgd(0.05, momentum=0.9),
-    "nesterov": lambda: sgd(0.05, momentum=0.9, nesterov=True),
-    "adam": lambda: adam(0.01),
-    "adam, other memories": lambda: adam(0.02, b1=0.8, b2=0.95, eps=1e-4),
-    "adamw": lambda: adamw(0.01, decay=0.1),
+    "sgd": lambda: SGD(0.1),
+    "momentum": lambda: SGD(0.05, momentum=0.9),
+    "nesterov": lambda: SGD(0.05, momentum=0.9, nesterov=True),
+    "adam": lambda: Adam(0.01),
+    "adam, other memories": lambda: Adam(0.02, b1=0.8, b2=0.95, eps=1e-4),
+    "adamw": lambda: AdamW(0.01, decay=0.1),
 }
 
 
@@ -143,7 +143,7 @@ def test_clipping_scales_the_whole_gradient_to_the_norm(clip):
         norm = float(jnp.sqrt(sum(jnp.sum(g**2) for g in jax.tree.leaves(gradient))))
         assert 1e-3 < norm < 1e3  # both sides of the clip are met
         expected = jax.tree.map(lambda p, g: p - 0.1 * g * min(1, clip / norm), params, gradient)
-    path = trajectory(sgd(0.1, clip=clip), 1)
+    path = trajectory(SGD(0.1, clip=clip), 1)
     for found, place in zip(jax.tree.leaves(path), jax.tree.leaves(expected), strict=True):
         # PyTorch's clip_grad_norm_ divides by norm + 1e-6 instead; one step's rounding otherwise
         assert np.allclose(found[0], place, rtol=1e-12, atol=1e-14)
@@ -151,10 +151,10 @@ def test_clipping_scales_the_whole_gradient_to_the_norm(clip):
 
 def test_averaged_is_an_exponential_average_that_forgets_the_start():
     decay, steps = 0.9, 40
-    plain = trajectory(adam(0.01), steps)
+    plain = trajectory(Adam(0.01), steps)
     with jax.enable_x64(True):
         problem, params = problem_and_start()
-        optimizer, key = Averaged(adam(0.01), decay=decay), jax.random.key(0)
+        optimizer, key = Averaged(Adam(0.01), decay=decay), jax.random.key(0)
 
         def step(carry, _):
             after, state, _ = optimizer.step(problem, *carry, key)
@@ -176,19 +176,19 @@ def test_averaged_is_an_exponential_average_that_forgets_the_start():
 
 def test_any_optax_transform_walks():
     path = trajectory(FirstOrder(optax.sgd(0.1)), 5)
-    assert np.array_equal(path.w, trajectory(sgd(0.1), 5).w)
+    assert np.array_equal(path.w, trajectory(SGD(0.1), 5).w)
 
 
 def test_a_schedule_is_a_function_of_the_step():
-    path = trajectory(sgd(lambda step: 0.1 * 0.5**step), 2)
-    once = trajectory(sgd(0.1), 1)
+    path = trajectory(SGD(lambda step: 0.1 * 0.5**step), 2)
+    once = trajectory(SGD(0.1), 1)
     assert np.allclose(path.w[0], once.w[0], rtol=1e-14)
-    slower, steady = path.w[1] - path.w[0], trajectory(sgd(0.1), 2).w[1] - once.w[0]
+    slower, steady = path.w[1] - path.w[0], trajectory(SGD(0.1), 2).w[1] - once.w[0]
     assert np.allclose(slower, 0.5 * steady, rtol=1e-9)
 
 
 @pytest.mark.parametrize("rate", [0, -1e-3, float("nan"), float("inf"), "fast", None])
-@pytest.mark.parametrize("make", [sgd, adam, adamw])
+@pytest.mark.parametrize("make", [SGD, Adam, AdamW])
 def test_refuses_rates_that_are_none(make, rate):
     with pytest.raises(UserError, match="learning rate must be a number above 0"):
         make(rate)
@@ -197,16 +197,16 @@ def test_refuses_rates_that_are_none(make, rate):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: sgd(0.1, momentum=1.0), "momentum must be"),
-        (lambda: sgd(0.1, momentum=-0.1), "momentum must be"),
-        (lambda: sgd(0.1, nesterov=True), "needs a momentum"),
-        (lambda: sgd(0.1, clip=0.0), "clipping norm must be"),
-        (lambda: adam(0.1, b1=1.0), "b1 and b2"),
-        (lambda: adam(0.1, b2=-0.5), "b1 and b2"),
-        (lambda: adamw(0.1, eps=-1e-8), "b1 and b2"),
-        (lambda: adamw(0.1, decay=-1.0), "weight decay"),
-        (lambda: adamw(0.1, decay=float("nan")), "weight decay"),
-        (lambda: Averaged(adam(0.1), decay=1.0), "average's decay"),
+        (lambda: SGD(0.1, momentum=1.0), "momentum must be"),
+        (lambda: SGD(0.1, momentum=-0.1), "momentum must be"),
+        (lambda: SGD(0.1, nesterov=True), "needs a momentum"),
+        (lambda: SGD(0.1, clip=0.0), "clipping norm must be"),
+        (lambda: Adam(0.1, b1=1.0), "b1 and b2"),
+        (lambda: Adam(0.1, b2=-0.5), "b1 and b2"),
+        (lambda: AdamW(0.1, eps=-1e-8), "b1 and b2"),
+        (lambda: AdamW(0.1, decay=-1.0), "weight decay"),
+        (lambda: AdamW(0.1, decay=float("nan")), "weight decay"),
+        (lambda: Averaged(Adam(0.1), decay=1.0), "average's decay"),
     ],
 )
 def test_refuses_arguments_that_cannot_work(make, message):
@@ -215,5 +215,5 @@ def test_refuses_arguments_that_cannot_work(make, message):
 
 
 def test_numpy_numbers_are_rates():
-    assert np.array_equal(trajectory(sgd(np.float64(0.1)), 2).w, trajectory(sgd(0.1), 2).w)
-    sgd(np.float32(0.5))
+    assert np.array_equal(trajectory(SGD(np.float64(0.1)), 2).w, trajectory(SGD(0.1), 2).w)
+    SGD(np.float32(0.5))

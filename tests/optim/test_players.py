@@ -9,7 +9,7 @@ import pytest
 from thalweg.errors import UserError
 from thalweg.nn import BatchNorm, Linear, Sequential
 from thalweg.objective import AbstractTerm, NoExamples, Objective, Supervised, only, split
-from thalweg.optim import LBFGS, Averaged, Ended, LevenbergMarquardt, Player, Players, adam, sgd
+from thalweg.optim import LBFGS, SGD, Adam, Averaged, Ended, LevenbergMarquardt, Player, Players
 
 
 class Point(eqx.Module):
@@ -63,7 +63,7 @@ X, Y = only(lambda m: m.x), only(lambda m: m.y)
 
 @pytest.mark.parametrize(
     ("first", "second"),
-    [(sgd(0.05), sgd(0.05)), (sgd(0.05), sgd(0.03, momentum=0.5)), (Averaged(sgd(0.05)), sgd(0.05))],
+    [(SGD(0.05), SGD(0.05)), (SGD(0.05), SGD(0.03, momentum=0.5)), (Averaged(SGD(0.05)), SGD(0.05))],
 )
 def test_players_in_turns_reach_the_equilibrium(first, second):
     game = Players({"x": Player(first, X), "y": Player(second, Y, {"value": -1.0})}, cycle=("x", "y"))
@@ -75,7 +75,7 @@ def test_players_in_turns_reach_the_equilibrium(first, second):
 
 def test_a_turn_sees_the_turn_before_it_and_a_cycle_may_repeat_a_player():
     rate = 0.1
-    game = Players({"x": Player(sgd(rate), X), "y": Player(sgd(rate), Y, {"value": -1.0})}, cycle=("x", "x", "y"))
+    game = Players({"x": Player(SGD(rate), X), "y": Player(SGD(rate), Y, {"value": -1.0})}, cycle=("x", "x", "y"))
     _, (path, _) = play(game, 3)
     x, y = np.zeros(2), np.zeros(2)
     for i in range(3):
@@ -89,7 +89,7 @@ def test_a_turn_sees_the_turn_before_it_and_a_cycle_may_repeat_a_player():
 
 def test_a_player_with_a_line_search_looks_again_after_the_others_have_moved():
     # x answers best to y each turn: then y climbs the concave function max over y of min over x
-    game = Players({"x": Player(LBFGS(), X), "y": Player(sgd(0.05), Y, {"value": -1.0})}, cycle=("x", "y"))
+    game = Players({"x": Player(LBFGS(), X), "y": Player(SGD(0.05), Y, {"value": -1.0})}, cycle=("x", "y"))
     (params, _), _ = play(game, 600)
     assert np.allclose(np.concatenate([params.x, params.y]), equilibrium(), atol=1e-7)
 
@@ -104,14 +104,14 @@ def test_a_weight_of_zero_leaves_a_term_out():
 
     objective = Objective(value=Saddle(), pull=Pull())
     game = Players(
-        {"x": Player(sgd(0.05), X, {"pull": 0.0}), "y": Player(sgd(0.05), Y, {"value": -1.0})}, cycle=("x", "y")
+        {"x": Player(SGD(0.05), X, {"pull": 0.0}), "y": Player(SGD(0.05), Y, {"value": -1.0})}, cycle=("x", "y")
     )
     (params, _), _ = play(game, 800, objective=objective)
     assert np.allclose(np.concatenate([params.x, params.y]), equilibrium(), atol=1e-9)
 
 
 def test_optimizers_remember_their_own_part_only():
-    game = Players({"x": Player(adam(0.1), X), "y": Player(sgd(0.1), Y, {"value": -1.0})}, cycle=("x", "y"))
+    game = Players({"x": Player(Adam(0.1), X), "y": Player(SGD(0.1), Y, {"value": -1.0})}, cycle=("x", "y"))
     (_, state), _ = play(game, 1)
     moments = [leaf.shape for leaf in jax.tree.leaves(state["x"]) if leaf.ndim]
     assert moments == [(2,), (2,)]  # Adam's two, of x
@@ -129,7 +129,7 @@ def test_the_next_player_sees_the_statistics_that_a_turn_has_moved():
         x = np.random.default_rng(0).normal(size=(20, 3))
         objective = Objective(data=Supervised(x, x[:, :1], loss=lambda output, y: jnp.sum((output - y) ** 2)))
         first, last = only(lambda m: m.layers[0]), only(lambda m: m.layers[2])
-        game = Players({"a": Player(sgd(0.01), first), "b": Player(sgd(0.01), last)}, cycle=("a", "b"))
+        game = Players({"a": Player(SGD(0.01), first), "b": Player(SGD(0.01), last)}, cycle=("a", "b"))
         _, (_, info) = play(game, 1, Sequential(layers), objective)
         # the problem is bound once, so each step of this walk starts from 0 batches: two turns make two
         assert jax.tree.leaves(info.model_state.layers[1].statistics.count) == [2]
@@ -143,7 +143,7 @@ def test_the_game_goes_on_until_all_have_arrived_and_ends_when_one_has_failed():
         def batch_loss(self, model, examples, key):
             return jnp.sum((model.x - 1.0) ** 2) + jnp.sum((model.y - 1.0) ** 4), None
 
-    game = Players({"x": Player(LBFGS(), X), "y": Player(sgd(0.01), Y)}, cycle=("x", "y"))
+    game = Players({"x": Player(LBFGS(), X), "y": Player(SGD(0.01), Y)}, cycle=("x", "y"))
     _, (_, info) = play(game, 20, objective=Objective(value=Separate()))
     assert np.all(info.ended == Ended.GOING)  # x is there after two turns, y is not
 
@@ -152,20 +152,20 @@ def test_the_game_goes_on_until_all_have_arrived_and_ends_when_one_has_failed():
             params, state, info = super().step(problem, params, state, key)
             return params, state, eqx.tree_at(lambda i: i.ended, info, jnp.int32(Ended.FAILED))
 
-    game = Players({"x": Player(Blind(), X), "y": Player(sgd(0.01), Y)}, cycle=("x", "y"))
+    game = Players({"x": Player(Blind(), X), "y": Player(SGD(0.01), Y)}, cycle=("x", "y"))
     _, (_, info) = play(game, 2, objective=Objective(value=Separate()))
     assert np.all(info.ended == Ended.FAILED)
 
 
 def test_refuses_games_that_cannot_be_played():
-    players = {"x": Player(sgd(0.1), X), "y": Player(sgd(0.1), Y)}
+    players = {"x": Player(SGD(0.1), X), "y": Player(SGD(0.1), Y)}
     with pytest.raises(UserError, match="does not give every player a turn"):
         Players(players, cycle=("x",))
     with pytest.raises(UserError, match="does not give every player a turn"):
         Players(players, cycle=("x", "y", "z"))
     with pytest.raises(UserError, match="there is no term 'price'"):
-        play(Players({"x": Player(sgd(0.1), X, {"price": 1.0})}, cycle=("x",)), 1)
+        play(Players({"x": Player(SGD(0.1), X, {"price": 1.0})}, cycle=("x",)), 1)
     with pytest.raises(UserError, match=r"couples the examples of a batch \(term 'value'\)"):
         play(Players({"x": Player(LevenbergMarquardt(), X)}, cycle=("x",)), 1)
     with pytest.raises(UserError, match="player 'x' moves nothing"):
-        play(Players({"x": Player(sgd(0.1), lambda m: jax.tree.map(lambda _: False, m))}, cycle=("x",)), 1)
+        play(Players({"x": Player(SGD(0.1), lambda m: jax.tree.map(lambda _: False, m))}, cycle=("x",)), 1)

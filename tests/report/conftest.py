@@ -20,7 +20,7 @@ from thalweg.data import random_split
 from thalweg.losses import cross_entropy, gaussian_nll, squared_error
 from thalweg.nn import MLP
 from thalweg.objective import Objective, Residual, Supervised
-from thalweg.optim import LBFGS, adam
+from thalweg.optim import LBFGS, Adam
 from thalweg.train import Phase, RunDirectory, fit, fit_many
 from thalweg.train.files import write_json_atomic
 
@@ -94,7 +94,7 @@ def number_run(folder: Path) -> Path:
     }  # fmt: skip
     with RunDirectory.create(folder, config, seed=0) as run:
         fitted = fit_many(
-            models, Objective(data=term(split.train)), Phase(adam(3e-3), 800),
+            models, Objective(data=term(split.train)), Phase(Adam(3e-3), 800),
             validation=Objective(data=term(split.validation)), run=run, raise_failures=False,
         )  # fmt: skip
         write_json_atomic(run.path / "verdict.json", {"members": [one.to_json() for one in fitted.verdicts]})
@@ -154,7 +154,7 @@ def class_run(folder: Path) -> Path:
     with RunDirectory.create(folder, config, seed=1) as run:
         fitted = fit(
             MLP(13, 3, width=16, depth=1, key=jax.random.key(0)), Objective(data=term(split.train)),
-            Phase(adam(1e-2), 300), validation=Objective(data=term(split.validation)), run=run, raise_failures=False,
+            Phase(Adam(1e-2), 300), validation=Objective(data=term(split.validation)), run=run, raise_failures=False,
         )  # fmt: skip
         write_json_atomic(run.path / "verdict.json", {"members": [fitted.verdict.to_json()]})
         truth = y[split.test]
@@ -198,7 +198,7 @@ def program_run(folder: Path) -> Path:
     with RunDirectory.create(folder, {"kind": "study", "study": "oscillator", "seed": 3}, seed=3) as run:
         fitted = fit(
             MLP(1, 1, width=16, depth=2, key=jax.random.key(3), activation=jnp.tanh), objective,
-            [Phase(adam(5e-3), 600), Phase(LBFGS(), 300)], run=run, raise_failures=False,
+            [Phase(Adam(5e-3), 600), Phase(LBFGS(), 300)], run=run, raise_failures=False,
         )  # fmt: skip
         write_json_atomic(run.path / "verdict.json", {"members": [fitted.verdict.to_json()]})
     return folder

@@ -40,7 +40,7 @@ def patients(settings: Settings, run: tw.Run) -> list[tw.Claim]:
     def trained(name, depth):
         model = tw.nn.MLP(10, 1, width=8, depth=depth, key=jax.random.key(run.seed))
         data = tw.Objective(data=tw.Supervised(jnp.array(x), jnp.array(y), loss=tw.losses.squared_error, batch_size=32))
-        fitted = tw.fit(model, data, tw.Phase(tw.adam(settings.rate), settings.steps), seed=run.seed, run=run,
+        fitted = tw.fit(model, data, tw.Phase(tw.Adam(settings.rate), settings.steps), seed=run.seed, run=run,
                         name=name, log_every=5, checkpoint_seconds=0, callbacks=[*run.callbacks, Stopper(name)])
         return float(np.mean((np.asarray(jax.vmap(fitted.model)(jnp.array(x))) - y) ** 2))
 
@@ -134,7 +134,7 @@ def test_the_verdict_of_the_worst_fit_comes_first(tmp_path: Path) -> None:
     body = """
     from dataclasses import replace
     objective = tw.Objective(data=tw.Supervised(jnp.array(x), jnp.array(y), loss=tw.losses.squared_error))
-    tw.fit(tw.nn.MLP(10, 1, width=8, depth=1, key=jax.random.key(0)), objective, tw.Phase(tw.sgd(1e6), 40), run=run,
+    tw.fit(tw.nn.MLP(10, 1, width=8, depth=1, key=jax.random.key(0)), objective, tw.Phase(tw.SGD(1e6), 40), run=run,
            name="wild", raise_failures=False)
     """
     path = raising(tmp_path, body.strip())
@@ -208,8 +208,8 @@ def test_a_study_that_raises_shows_the_users_line_and_keeps_the_record(tmp_path:
 
 def test_an_error_of_thalwegs_shows_the_users_line_too(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="momentum") as caught:
-        run_study(raising(tmp_path, "tw.sgd(0.1, momentum=2.0)"), quick=True, out=tmp_path / "run")
-    assert any("tw.sgd(0.1, momentum=2.0)" in note for note in caught.value.__notes__)
+        run_study(raising(tmp_path, "tw.SGD(0.1, momentum=2.0)"), quick=True, out=tmp_path / "run")
+    assert any("tw.SGD(0.1, momentum=2.0)" in note for note in caught.value.__notes__)
 
 
 def test_a_fit_that_fails_fails_the_study(study: Path, tmp_path: Path) -> None:

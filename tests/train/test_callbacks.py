@@ -16,7 +16,7 @@ import pytest
 from thalweg.losses import squared_error
 from thalweg.nn import MLP
 from thalweg.objective import Objective, Supervised
-from thalweg.optim import adam, sgd
+from thalweg.optim import SGD, Adam
 from thalweg.train import Callback, LossBelow, Phase, callbacks, fit, fit_many, progress_callback
 from thalweg.train.callbacks import ProgressBar, ProgressLines
 
@@ -61,7 +61,7 @@ def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     bar = progress_callback(terminal.stream)
     assert isinstance(bar, ProgressBar)
-    program = [Phase(adam(1e-2), 300, until=LossBelow(0.15, every=20)), Phase(adam(1e-3), 200)]
+    program = [Phase(Adam(1e-2), 300, until=LossBelow(0.15, every=20)), Phase(Adam(1e-3), 200)]
     fit(network(), objective(), program, callbacks=[bar])
     said = terminal.close()
     assert "compiling the first step" in said
@@ -78,7 +78,7 @@ def test_a_narrow_terminal_is_not_garbled(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "40")  # as Rich asks the width of the standard streams only, which are none here
     terminal = Terminal()
-    fit(network(), objective(), Phase(adam(1e-2), 200), callbacks=[progress_callback(terminal.stream)])
+    fit(network(), objective(), Phase(Adam(1e-2), 200), callbacks=[progress_callback(terminal.stream)])
     said = terminal.close()
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", said)
     assert max(len(line) for line in re.split(r"[\r\n]+", plain)) <= 40  # one line, cut short, not wrapped
@@ -88,7 +88,7 @@ def test_lines_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> No
     stream = io.StringIO()
     assert isinstance(progress_callback(stream), ProgressLines)
     assert not isinstance(progress_callback(stream), ProgressBar)
-    program = [Phase(adam(1e-2), 300, until=LossBelow(0.15, every=20)), Phase(adam(1e-3), 200)]
+    program = [Phase(Adam(1e-2), 300, until=LossBelow(0.15, every=20)), Phase(Adam(1e-3), 200)]
     fit(network(), objective(), program, callbacks=[ProgressLines(stream, seconds=0)])
     lines = stream.getvalue().splitlines()
     assert lines[0] == "phase 1/2  compiling the first step"
@@ -99,7 +99,7 @@ def test_lines_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> No
     assert "\x1b" not in stream.getvalue()
     # By default a line each five seconds, and one at the end of each phase.
     stream = io.StringIO()
-    fit(network(), objective(), Phase(adam(1e-2), 100), callbacks=[progress_callback(stream)])
+    fit(network(), objective(), Phase(Adam(1e-2), 100), callbacks=[progress_callback(stream)])
     assert len(stream.getvalue().splitlines()) == 2
 
 
@@ -117,7 +117,7 @@ def test_a_dumb_terminal_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nothing_is_garbled_when_costs_are_not_finite(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     terminal = Terminal()
-    fit(network(), objective(), Phase(sgd(1e6), 50), callbacks=[kind(terminal.stream)], raise_failures=False)
+    fit(network(), objective(), Phase(SGD(1e6), 50), callbacks=[kind(terminal.stream)], raise_failures=False)
     said = terminal.close()
     assert re.search(r"loss (nan|inf)", said)
     assert "decision at step" in said
@@ -127,7 +127,7 @@ def test_nothing_is_garbled_when_costs_are_not_finite(kind: Any, monkeypatch: py
         listener.seconds = 0
     models = [network(i) for i in range(30)]
     models[3] = jax.tree.map(lambda leaf: leaf * jnp.nan if isinstance(leaf, jax.Array) else leaf, models[3])
-    fit_many(models, objective(), Phase(adam(1e-3), 50), callbacks=[listener], raise_failures=False)
+    fit_many(models, objective(), Phase(Adam(1e-3), 50), callbacks=[listener], raise_failures=False)
     said = terminal.close()
     assert re.search(r"step \d+/50  loss [\d.e-]+ to [\d.e-]+ \(30 members, 1 not finite\)", said)
 
@@ -174,7 +174,7 @@ def test_the_terminal_is_given_back_after_a_failure(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("TERM", "xterm")
     terminal = Terminal()
     with pytest.raises(RuntimeError, match="the user's own"):
-        fit(network(), objective(), Phase(adam(1e-2), 50), callbacks=[progress_callback(terminal.stream), Broken()])
+        fit(network(), objective(), Phase(Adam(1e-2), 50), callbacks=[progress_callback(terminal.stream), Broken()])
     assert "\x1b[?25h" in terminal.close()
     ProgressBar(io.StringIO()).end()  # before it began
 
@@ -195,7 +195,7 @@ def test_listeners_are_told_everything() -> None:
         def end(self) -> None:
             said.append(("end",))
 
-    program = [Phase(adam(1e-2), 300, until=LossBelow(0.15, every=20)), Phase(adam(1e-3), 40)]
+    program = [Phase(Adam(1e-2), 300, until=LossBelow(0.15, every=20)), Phase(Adam(1e-3), 40)]
     fitted = fit(network(), objective(), program, callbacks=[Listener()])
     assert said[0] == ("begin", [300, 40])
     assert said[-1] == ("end",)

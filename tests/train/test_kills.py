@@ -34,10 +34,10 @@ def test_the_survey_sees_a_difference(repository: Path) -> None:
     code = """
 import itertools, sys
 from benchmarks import kills
-number, start, sgd = itertools.count(), kills.start, kills.sgd
+number, start, SGD = itertools.count(), kills.start, kills.SGD
 def other(*arguments):
     rate = 0.05 + 1e-6 * next(number)
-    kills.sgd = lambda _: sgd(rate)
+    kills.SGD = lambda _: SGD(rate)
     return start(*arguments)
 kills.start = other
 sys.argv = ["kills", "--kills", "0", "--only", "players"]

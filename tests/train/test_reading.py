@@ -16,7 +16,7 @@ from thalweg.errors import DamagedError, UserError
 from thalweg.losses import squared_error
 from thalweg.nn import MLP, save_model
 from thalweg.objective import Objective, Supervised
-from thalweg.optim import adam
+from thalweg.optim import Adam
 from thalweg.train import Fit, LossBelow, Phase, RunDirectory, fit, load, load_run
 from thalweg.tree import tree_hash
 
@@ -28,7 +28,7 @@ def fitted(tmp_path: Path) -> tuple[Path, Fit]:
     """A run in float64 whose model is saved."""
     objective = Objective(data=Supervised(X, X**2, loss=squared_error))
     model = MLP(1, 1, width=4, depth=1, key=jax.random.key(0))
-    program = Phase(adam(1e-2), 100, until=LossBelow(0.1, every=10))
+    program = Phase(Adam(1e-2), 100, until=LossBelow(0.1, every=10))
     with RunDirectory.create(tmp_path / "run", {"rate": 1e-2}, seed=5) as run:
         found = fit(model, objective, program, run=run, precision=np.float64, name="square")
         run.model.rmdir()

@@ -22,7 +22,7 @@ from thalweg.errors import DamagedError, RunError, UserError
 from thalweg.losses import squared_error
 from thalweg.nn import MLP
 from thalweg.objective import HostRows, Objective, Residual, Supervised
-from thalweg.optim import LBFGS, Averaged, adam, sgd
+from thalweg.optim import LBFGS, SGD, Adam, Averaged
 from thalweg.train import (
     Callback,
     CheckpointStore,
@@ -100,20 +100,21 @@ Client = Callable[..., Any]
 
 
 def short(**named: Any) -> Any:
-    return fit(network(), objective(), Phase(adam(1e-2), 40), **named)
+    return fit(network(), objective(), Phase(Adam(1e-2), 40), **named)
 
 
 def phases(**named: Any) -> Any:
-    program = [Phase(adam(1e-2), 60, until=LossBelow(0.1, every=15)), Phase(LBFGS(), 40, redraw=10)]
+    program = [Phase(Adam(1e-2), 60, until=LossBelow(0.1, every=15)), Phase(LBFGS(), 40, redraw=10)]
     return fit(network(), objective(), program, **named)
 
 
 def ensemble(**named: Any) -> Any:
     """One member diverges in the first phase, one stops early, all in float64 in the second phase."""
     bad = eqx.tree_at(lambda m: m.layers[-1].bias, network(1), jnp.array([1e25]))
+    until = NoImprovement(20, every=10) if "validation" in named else LossBelow(0.1, every=10)
     program = [
-        Phase(Averaged(adam(1e-2), decay=0.9), 60, until=NoImprovement(20, every=10)),
-        Phase(sgd(1e-2), 30, precision=np.float64),
+        Phase(Averaged(Adam(1e-2), decay=0.9), 60, until=until),
+        Phase(SGD(1e-2), 30, precision=np.float64),
     ]
     return fit_many([network(), bad, network(2)], objective(), program, raise_failures=False, **named)
 
@@ -124,7 +125,7 @@ def validated(**named: Any) -> Any:
 
 def streamed(**named: Any) -> Any:
     host = Objective(data=Supervised(HostRows((X, Y), batch_size=16), loss=squared_error))
-    return fit(network(), host, Phase(adam(1e-2), 60), validation=held_out(), **named)
+    return fit(network(), host, Phase(Adam(1e-2), 60), validation=held_out(), **named)
 
 
 @pytest.mark.parametrize("client", [phases, ensemble, pytest.param(validated, marks=pytest.mark.slow), streamed])
@@ -168,7 +169,7 @@ def test_a_finished_fit_is_only_read_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", [Mode.LOOP, Mode.STEP])
 def test_a_finished_fit_is_extended(mode: Mode, tmp_path: Path) -> None:
     def longer(steps: int, **named: Any) -> Fit:
-        program = [Phase(adam(1e-2), 20), Phase(adam(1e-3), steps, until=NoImprovement(1_000, every=10))]
+        program = [Phase(Adam(1e-2), 20), Phase(Adam(1e-3), steps, until=NoImprovement(1_000, every=10))]
         return fit(network(), objective(), program, validation=held_out(), mode=mode, log_every=10, **named)
 
     expected = longer(80)
@@ -182,13 +183,13 @@ def test_a_finished_fit_is_extended(mode: Mode, tmp_path: Path) -> None:
 
 def test_extension_keeps_the_cadence_that_the_first_length_chose(tmp_path: Path) -> None:
     with open_run(tmp_path) as run:
-        fit(network(), objective(), Phase(adam(1e-2), 300), run=run)  # a row each 3 steps
-        found = fit(network(), objective(), Phase(adam(1e-2), 600), run=run)
-    assert_same(found, fit(network(), objective(), Phase(adam(1e-2), 600), log_every=3))
+        fit(network(), objective(), Phase(Adam(1e-2), 300), run=run)  # a row each 3 steps
+        found = fit(network(), objective(), Phase(Adam(1e-2), 600), run=run)
+    assert_same(found, fit(network(), objective(), Phase(Adam(1e-2), 600), log_every=3))
 
 
 def test_a_condition_that_was_met_stays_met(tmp_path: Path) -> None:
-    phase = lambda steps: Phase(adam(1e-2), steps, until=LossBelow(0.2, every=20))
+    phase = lambda steps: Phase(Adam(1e-2), steps, until=LossBelow(0.2, every=20))
     with open_run(tmp_path) as run:
         first = fit(network(), objective(), phase(400), run=run, log_every=20)
         assert first.rows[-1]["step"] < 400
@@ -203,8 +204,8 @@ def script(folder: Path, *, first: int = 40, seconds: float = 0, kill: dict[str,
     killer = lambda name: [Killer((kill or {}).get(name, -1))]
     with open_run(folder) as run:
         named: dict[str, Any] = {"run": run, "log_every": 5, "checkpoint_seconds": seconds}
-        one = fit(network(), objective(), Phase(adam(1e-2), first), name="one", callbacks=killer("one"), **named)
-        program = Phase(adam(1e-3), 40, until=LossBelow(1e-9, every=10))
+        one = fit(network(), objective(), Phase(Adam(1e-2), first), name="one", callbacks=killer("one"), **named)
+        program = Phase(Adam(1e-3), 40, until=LossBelow(1e-9, every=10))
         two = fit(network(3), objective(), program, name="two", callbacks=killer("two"), **named)
         return one, two
 
@@ -232,7 +233,7 @@ def test_two_fits_in_one_run(tmp_path: Path, seconds: float) -> None:
         script(folder, first=80, seconds=1e9, kill={"one": 4})
     assert len(rows_of(folder, "one")) > 8
     longer = script(folder, first=80)
-    assert_same(longer[0], fit(network(), objective(), Phase(adam(1e-2), 80), log_every=5))
+    assert_same(longer[0], fit(network(), objective(), Phase(Adam(1e-2), 80), log_every=5))
     assert_same(longer[1], expected[1])
     assert rows_of(folder, "one") == longer[0].rows
     assert rows_of(folder, "two") == expected[1].rows
@@ -245,28 +246,28 @@ def test_a_fit_that_failed_leaves_the_rows_of_the_next_alone(tmp_path: Path) -> 
     def both(second: int) -> tuple[Fit, Fit]:
         with open_run(tmp_path) as run:
             named: dict[str, Any] = {"run": run, "log_every": 1, "checkpoint_seconds": 1e9, "raise_failures": False}
-            one = fit(network(), objective(), Phase(sgd(1e6), 40), name="one", **named)
+            one = fit(network(), objective(), Phase(SGD(1e6), 40), name="one", **named)
             killer = Killer(second)
-            return one, fit(network(), objective(), Phase(adam(1e-2), 40), name="two", callbacks=[killer], **named)
+            return one, fit(network(), objective(), Phase(Adam(1e-2), 40), name="two", callbacks=[killer], **named)
 
     with pytest.raises(Killed):
         both(7)
     one, two = both(-1)
     assert one.verdict.status is Status.DIVERGED
     assert rows_of(tmp_path, "one")[:-1] == one.rows[:-1]  # (the last holds NaN, which equals nothing)
-    assert_same(two, fit(network(), objective(), Phase(adam(1e-2), 40), log_every=1))
+    assert_same(two, fit(network(), objective(), Phase(Adam(1e-2), 40), log_every=1))
     assert rows_of(tmp_path, "two") == two.rows
 
 
 def test_two_fits_of_one_name_are_refused(tmp_path: Path) -> None:
     with open_run(tmp_path) as run:
-        fit(network(), objective(), Phase(adam(1e-2), 20), run=run)
+        fit(network(), objective(), Phase(Adam(1e-2), 20), run=run)
         with pytest.raises(UserError, match=r"began with other models.*a name of its own"):
-            fit(network(1), objective(), Phase(adam(1e-2), 20), run=run)
-        fit(network(1), objective(), Phase(adam(1e-2), 20), run=run, name="other")
+            fit(network(1), objective(), Phase(Adam(1e-2), 20), run=run)
+        fit(network(1), objective(), Phase(Adam(1e-2), 20), run=run, name="other")
         for name in ("", "a/b", "..", "nan"):
             with pytest.raises(UserError, match="name"):
-                fit(network(), objective(), Phase(adam(1e-2), 20), run=run, name=name)
+                fit(network(), objective(), Phase(Adam(1e-2), 20), run=run, name=name)
 
 
 # ----------------------------------------------------------------------------------------------------------- divergence
@@ -281,7 +282,7 @@ def cliff() -> Objective:
 @pytest.mark.parametrize("seconds", [0, 1e9])
 def test_a_cost_that_is_not_finite(tmp_path: Path, seconds: float) -> None:
     def walk(**named: Any) -> Fit:
-        return fit(jnp.zeros(1), cliff(), Phase(adam(0.02), 200), log_every=8, **named)
+        return fit(jnp.zeros(1), cliff(), Phase(Adam(0.02), 200), log_every=8, **named)
 
     with pytest.raises(FitFailed, match=r"'edge' was not finite at step \d+") as caught:
         walk()
@@ -299,7 +300,7 @@ def test_a_cost_that_is_not_finite(tmp_path: Path, seconds: float) -> None:
         assert store.steps()[-1] == 0 if seconds else edge - 8 <= store.steps()[-1] < edge
         assert len(rows_of(tmp_path, "fit")) == len(expected.rows)
     with open_run(tmp_path) as run:  # with a lower rate it goes on from before the edge
-        lower = fit(jnp.zeros(1), cliff(), Phase(adam(1e-6), 200), run=run, log_every=8)
+        lower = fit(jnp.zeros(1), cliff(), Phase(Adam(1e-6), 200), run=run, log_every=8)
     assert lower.verdict.status is not Status.DIVERGED
     assert (0.8 < float(lower.model[0]) < 1) == (seconds == 0)
 
@@ -311,8 +312,8 @@ def test_the_other_members_go_on(tmp_path: Path) -> None:
     assert [row["phase"] for row in found.rows][-1] == 1  # the second phase was walked
     alone = fit(
         network(2), objective(),
-        [Phase(Averaged(adam(1e-2), decay=0.9), 60, until=NoImprovement(20, every=10)),
-         Phase(sgd(1e-2), 30, precision=np.float64)], seed=2,
+        [Phase(Averaged(Adam(1e-2), decay=0.9), 60, until=LossBelow(0.1, every=10)),
+         Phase(SGD(1e-2), 30, precision=np.float64)], seed=2,
     )  # fmt: skip
     assert tree_hash(found.models[2]) == tree_hash(alone.model)
     assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(eqx.filter(found.models, eqx.is_array)))
@@ -397,7 +398,7 @@ from thalweg.errors import ThalwegError
 from thalweg.losses import squared_error
 from thalweg.nn import MLP
 from thalweg.objective import Objective, Supervised
-from thalweg.optim import adam
+from thalweg.optim import Adam
 from thalweg.train import Callback, Phase, RunDirectory, fit
 from thalweg.tree import tree_hash
 
@@ -411,7 +412,7 @@ objective = Objective(data=Supervised(x, x**2, loss=squared_error, batch_size=8)
 model = MLP(1, 1, width=8, depth=1, key=jax.random.key(0))
 try:
     with RunDirectory.open(folder) if folder.exists() else RunDirectory.create(folder, {}) as run:
-        found = fit(model, objective, Phase(adam(1e-3), int(sys.argv[3])), run=run, log_every=200, callbacks=[Beat()])
+        found = fit(model, objective, Phase(Adam(1e-3), int(sys.argv[3])), run=run, log_every=200, callbacks=[Beat()])
     print(tree_hash(found.model))
 except ThalwegError as error:
     print(error)
@@ -514,14 +515,14 @@ CHANGES: list[tuple[Change, str]] = [
     (lambda run: fit(network(), objective(), PROGRAM, run=run, mode=Mode.STEP), "mode: loop, now step"),
     (lambda run: fit(network(), objective(), PROGRAM[:1], run=run), r"program of \[60, 40\] steps, not of \[60\]"),
     (lambda run: fit(network(), objective(), [PROGRAM[1], PROGRAM[0]], run=run), r"not of \[40, 60\]"),
-    (lambda run: fit(network(), objective(), [Phase(sgd(0.1), 60), PROGRAM[1]], run=run), "leaf 'members/states/0"),
+    (lambda run: fit(network(), objective(), [Phase(SGD(0.1), 60), PROGRAM[1]], run=run), "leaf 'members/states/0"),
     (lambda run: fit_many([network()] * 2, objective(), PROGRAM, run=run), "members: 1, now 2"),
     (
         lambda run: fit(MLP(1, 1, width=9, depth=1, key=jax.random.key(0)), objective(), PROGRAM, run=run),
         "began with other models",
     ),
 ]
-PROGRAM = [Phase(adam(1e-2), 60, until=LossBelow(0.1, every=15)), Phase(LBFGS(), 40, redraw=10)]
+PROGRAM = [Phase(Adam(1e-2), 60, until=LossBelow(0.1, every=15)), Phase(LBFGS(), 40, redraw=10)]
 
 
 @pytest.mark.parametrize(("change", "message"), CHANGES)
@@ -544,14 +545,14 @@ def test_a_run_that_is_not_locked_is_refused(stopped: Path) -> None:
     "call",
     [
         lambda: fit(network(), objective(), []),
-        lambda: fit(network(), objective(), [adam(1e-2)]),  # pyright: ignore[reportArgumentType]
-        lambda: fit(network(), objective(), Phase(adam(1e-2), 10), log_every=0),
-        lambda: fit(network(), objective(), Phase(adam(1e-2), 10), validate_every=0),
-        lambda: fit(network(), objective(), Phase(adam(1e-2), 10), checkpoint_seconds=-1),
-        lambda: fit(network(), objective(), Phase(adam(1e-2), 10), checkpoint_seconds=float("nan")),
-        lambda: fit(network(), objective(), Phase(adam(1e-2), 0)),
-        lambda: fit_many([], objective(), Phase(adam(1e-2), 10)),
-        lambda: fit_many([network()], objective(), Phase(adam(1e-2), 10), seeds=[1, 2]),
+        lambda: fit(network(), objective(), [Adam(1e-2)]),  # pyright: ignore[reportArgumentType]
+        lambda: fit(network(), objective(), Phase(Adam(1e-2), 10), log_every=0),
+        lambda: fit(network(), objective(), Phase(Adam(1e-2), 10), validate_every=0),
+        lambda: fit(network(), objective(), Phase(Adam(1e-2), 10), checkpoint_seconds=-1),
+        lambda: fit(network(), objective(), Phase(Adam(1e-2), 10), checkpoint_seconds=float("nan")),
+        lambda: fit(network(), objective(), Phase(Adam(1e-2), 0)),
+        lambda: fit_many([], objective(), Phase(Adam(1e-2), 10)),
+        lambda: fit_many([network()], objective(), Phase(Adam(1e-2), 10), seeds=[1, 2]),
         lambda: fit_many([network(), MLP(1, 1, width=8, depth=2, key=jax.random.key(0))], objective(), PROGRAM),
     ],
 )
@@ -564,6 +565,6 @@ def test_a_schedule_that_knows_the_length_is_the_users_to_keep(tmp_path: Path) -
     """What the docstring of `fit` says of extensions: the same schedule, and so the same bits."""
     rate = optax.cosine_decay_schedule(1e-2, 40, alpha=0.1)
     with open_run(tmp_path) as run:
-        fit(network(), objective(), Phase(adam(rate), 40), run=run, log_every=10)
-        found = fit(network(), objective(), Phase(adam(rate), 80), run=run)
-    assert_same(found, fit(network(), objective(), Phase(adam(rate), 80), log_every=10))
+        fit(network(), objective(), Phase(Adam(rate), 40), run=run, log_every=10)
+        found = fit(network(), objective(), Phase(Adam(rate), 80), run=run)
+    assert_same(found, fit(network(), objective(), Phase(Adam(rate), 80), log_every=10))

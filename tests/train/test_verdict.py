@@ -14,7 +14,7 @@ import pytest
 from thalweg.losses import squared_error
 from thalweg.nn import MLP
 from thalweg.objective import Objective, Residual, Supervised, only
-from thalweg.optim import LBFGS, Ended, LevenbergMarquardt, Player, Players, adam, sgd
+from thalweg.optim import LBFGS, SGD, Adam, Ended, LevenbergMarquardt, Player, Players
 from thalweg.train import FitFailed, LossBelow, Phase, fit, fit_many
 from thalweg.train.verdict import Finding, Status, Trace, Verdict, judge
 
@@ -164,10 +164,10 @@ def network(**named: Any) -> MLP:
     ("program", "status"),
     [
         (Phase(LevenbergMarquardt(), 100, precision=np.float64), Status.CONVERGED),
-        (Phase(adam(1e-2), 2_000, until=LossBelow(0.05)), Status.CONVERGED),
-        (Phase(adam(1e-3), 100), Status.STILL_IMPROVING),
-        (Phase(sgd(1e-12), 200), Status.STALLED),
-        ([Phase(adam(1e-3), 100), Phase(sgd(1e-12), 100)], Status.CONVERGED),
+        (Phase(Adam(1e-2), 2_000, until=LossBelow(0.05)), Status.CONVERGED),
+        (Phase(Adam(1e-3), 100), Status.STILL_IMPROVING),
+        (Phase(SGD(1e-12), 200), Status.STALLED),
+        ([Phase(Adam(1e-3), 100), Phase(SGD(1e-12), 100)], Status.CONVERGED),
     ],
 )
 def test_how_a_training_ends(program: Any, status: Status) -> None:
@@ -178,20 +178,20 @@ def test_how_a_training_ends(program: Any, status: Status) -> None:
 def test_a_huge_rate_diverges_and_the_failure_carries_the_fit() -> None:
     start = network()
     with pytest.raises(FitFailed, match="diverged: the cost of 'data' was not finite at step") as caught:
-        fit(start, curve(), Phase(sgd(1e6), 300))
+        fit(start, curve(), Phase(SGD(1e6), 300))
     assert caught.value.exit_status == 1
     fitted: Any = caught.value.fit
     assert fitted.verdict.status is Status.DIVERGED
     values = jax.vmap(fitted.model)(X)
     assert bool(jnp.isfinite(values).all())
-    assert fit(start, curve(), Phase(sgd(1e6), 300), raise_failures=False).verdict == fitted.verdict
+    assert fit(start, curve(), Phase(SGD(1e6), 300), raise_failures=False).verdict == fitted.verdict
 
 
 def test_growth_without_overflow_diverges() -> None:
     # One weight, cost (w x - x)²: gradient descent multiplies the error by 1 - 2·rate·mean(x²) each step, which for
     # rate 4 is about -1.75: the cost grows threefold, and 40 steps do not reach the end of float32.
     line = Objective(line=Residual(lambda w, x: w * x - x, X))
-    verdict = fit(jnp.array([0.0]), line, Phase(sgd(4.0), 40), raise_failures=False).verdict
+    verdict = fit(jnp.array([0.0]), line, Phase(SGD(4.0), 40), raise_failures=False).verdict
     assert verdict.status is Status.DIVERGED
     assert "the objective grew" in verdict.evidence
 
@@ -211,7 +211,7 @@ def test_a_dead_network_is_trivial() -> None:
     dead = network(activation=jax.nn.relu)
     dead = eqx.tree_at(lambda m: m.layers[0].bias, dead, jnp.full(16, -100.0))
     with pytest.raises(FitFailed, match="trivial-solution: term 'data': the model gives the same output") as caught:
-        fit(dead, curve(), Phase(adam(1e-2), 300))
+        fit(dead, curve(), Phase(Adam(1e-2), 300))
     assert caught.value.exit_status == 1
 
 
@@ -221,7 +221,7 @@ def test_overfitting_twenty_noisy_points() -> None:
     y = (np.sin(3 * x) + 0.5 * rng.normal(size=x.shape)).astype(np.float32)
     term = lambda rows: Objective(data=Supervised(x[rows], y[rows], loss=squared_error))
     fitted = fit(
-        network(width=64), term(slice(20)), Phase(adam(1e-2), 2_000), validation=term(slice(20, 220)), log_every=20
+        network(width=64), term(slice(20)), Phase(Adam(1e-2), 2_000), validation=term(slice(20, 220)), log_every=20
     )
     assert "overfitting" in [finding.name for finding in fitted.verdict.findings]
     held_out = lambda model: float(jnp.mean((jax.vmap(model)(x[20:]) - y[20:]) ** 2))
@@ -236,7 +236,7 @@ def test_badly_scaled_terms() -> None:
         near=Supervised(X, np.sin(3 * X), loss=squared_error),
         far=Supervised(X, 1e4 * np.sin(3 * X), loss=squared_error),
     )
-    fitted = fit(network(), objective, Phase(adam(1e-3), 100), raise_failures=False)
+    fitted = fit(network(), objective, Phase(Adam(1e-3), 100), raise_failures=False)
     assert "term 'far' weighs" in fitted.verdict.findings[0].evidence
 
 
@@ -244,10 +244,10 @@ def test_members_are_judged_apart() -> None:
     # Of the same program: one starts at the solution, one is dead, one learns.
     exact = fit(network(), curve(), Phase(LBFGS(), 500, redraw=0)).model
     dead = eqx.tree_at(lambda m: m.layers[0].bias, network(), jnp.full(16, 1e9))  # tanh is flat there
-    found = fit_many([exact, dead, network()], curve(), Phase(adam(1e-4), 200), raise_failures=False)
+    found = fit_many([exact, dead, network()], curve(), Phase(Adam(1e-4), 200), raise_failures=False)
     assert [one.status for one in found.verdicts][1:] == [Status.TRIVIAL_SOLUTION, Status.STILL_IMPROVING]
     with pytest.raises(FitFailed, match=r"trivial-solution.*\(member 1\)") as caught:
-        fit_many([exact, dead, network()], curve(), Phase(adam(1e-4), 200))
+        fit_many([exact, dead, network()], curve(), Phase(Adam(1e-4), 200))
     fitted: Any = caught.value.fit
     assert len(fitted.models) == 3
 
@@ -262,7 +262,7 @@ def test_a_game_is_not_judged_by_its_value() -> None:
     # is taken because a residual's square counts.)
     value = lambda m, _: jnp.sqrt(2 + m.x * m.y + (m.x**2 - m.y**2) / 2)
     game = Players(
-        {"x": Player(sgd(0.05), only(lambda m: m.x)), "y": Player(sgd(0.05), only(lambda m: m.y), {"value": -1.0})},
+        {"x": Player(SGD(0.05), only(lambda m: m.x)), "y": Player(SGD(0.05), only(lambda m: m.y), {"value": -1.0})},
         cycle=("x", "y"),
     )
     start = Pair(jnp.array(0.01), jnp.array(1.4))

@@ -47,7 +47,7 @@ class FirstOrder(AbstractOptimizer):
         return params, state, info
 
 
-def sgd(rate: Rate, *, momentum: float = 0.0, nesterov: bool = False, clip: float | None = None) -> FirstOrder:
+def SGD(rate: Rate, *, momentum: float = 0.0, nesterov: bool = False, clip: float | None = None) -> FirstOrder:
     """Stochastic gradient descent: θ ← θ − η·v, v ← μ·v + g (Polyak, 1964; Nesterov, 1983, as Sutskever et al., 2013).
 
     Args:
@@ -56,7 +56,7 @@ def sgd(rate: Rate, *, momentum: float = 0.0, nesterov: bool = False, clip: floa
         nesterov: take the gradient's step ahead of the momentum.
         clip: largest global norm of the gradient.
 
-    >>> optimizer = sgd(0.1, momentum=0.9)
+    >>> optimizer = SGD(0.1, momentum=0.9)
     """
     if not 0 <= momentum < 1:
         raise UserError(f"momentum must be at least 0 and below 1, not {momentum}")
@@ -65,7 +65,7 @@ def sgd(rate: Rate, *, momentum: float = 0.0, nesterov: bool = False, clip: floa
     return FirstOrder(optax.sgd(checked_rate(rate), momentum or None, nesterov=nesterov), clip=clip)
 
 
-def adam(rate: Rate, *, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, clip: float | None = None) -> FirstOrder:
+def Adam(rate: Rate, *, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, clip: float | None = None) -> FirstOrder:
     """Adam (Kingma and Ba, 2015, algorithm 1).
 
     Args:
@@ -74,13 +74,13 @@ def adam(rate: Rate, *, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, c
         eps: added to the root of the second moment.
         clip: largest global norm of the gradient.
 
-    >>> optimizer = adam(1e-3)
+    >>> optimizer = Adam(1e-3)
     """
     _check_moments(b1, b2, eps)
     return FirstOrder(optax.adam(checked_rate(rate), b1, b2, eps), clip=clip)
 
 
-def adamw(
+def AdamW(
     rate: Rate,
     *,
     decay: float = 1e-2,
@@ -94,9 +94,9 @@ def adamw(
     Args:
         rate: learning rate η, or a schedule step -> η.
         decay: strength, not negative.
-        b1, b2, eps, clip: as `adam`.
+        b1, b2, eps, clip: as `Adam`.
 
-    >>> optimizer = adamw(1e-3, decay=1e-2)
+    >>> optimizer = AdamW(1e-3, decay=1e-2)
     """
     if not 0 <= decay < float("inf"):
         raise UserError(f"weight decay must be a number not below 0, not {decay!r}")
@@ -116,7 +116,7 @@ class Averaged(AbstractOptimizer):
         optimizer: what walks.
         decay: memory of the average, below 1; a ramp min(decay, (1 + t)/(10 + t)) lets it forget the start.
 
-    >>> optimizer = Averaged(adam(1e-3), decay=0.999)
+    >>> optimizer = Averaged(Adam(1e-3), decay=0.999)
     """
 
     optimizer: AbstractOptimizer

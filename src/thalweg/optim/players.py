@@ -35,9 +35,9 @@ class Players(AbstractOptimizer):
         cycle: names in the order of their turns, such as ("critic", "critic", "generator").
 
     >>> from thalweg.objective.partition import only
-    >>> from thalweg.optim.first_order import sgd
-    >>> game = Players({"x": Player(sgd(0.1), only(lambda m: m.x)),
-    ...                 "y": Player(sgd(0.1), only(lambda m: m.y), {"value": -1.0})}, cycle=("x", "y"))
+    >>> from thalweg.optim.first_order import SGD
+    >>> game = Players({"x": Player(SGD(0.1), only(lambda m: m.x)),
+    ...                 "y": Player(SGD(0.1), only(lambda m: m.y), {"value": -1.0})}, cycle=("x", "y"))
     """
 
     players: dict[str, Player]

@@ -46,7 +46,7 @@ def digits(settings: Settings, run: tw.Run) -> list[tw.Claim]:
                 batch_size=settings.batch,
             )
         ),
-        tw.Phase(tw.adam(optax.cosine_decay_schedule(settings.rate, settings.steps, alpha=0.01)), settings.steps),
+        tw.Phase(tw.Adam(optax.cosine_decay_schedule(settings.rate, settings.steps, alpha=0.01)), settings.steps),
         seeds=seeds,
         run=run,
         callbacks=run.callbacks,

@@ -18,7 +18,7 @@ from thalweg.errors import DamagedError, RunError, UserError
 from thalweg.losses import cross_entropy
 from thalweg.nn import save_model
 from thalweg.objective import Objective, Supervised
-from thalweg.optim import adamw
+from thalweg.optim import AdamW
 from thalweg.report import write_report
 from thalweg.tables.baselines import fit_baselines
 from thalweg.tables.mixture import Mixture
@@ -167,7 +167,7 @@ def _train(request: Request, prepared: Prepared, run: RunDirectory, callbacks: S
         objective = Objective(data=term(split.train, batch))
         validation = Objective(data=term(split.validation, None))
         models = [_model(prepared, settings, jax.random.key(seed)) for seed in _seeds(request)]
-        optimizer = adamw(rate, decay=settings.decay, clip=10.0)
+        optimizer = AdamW(rate, decay=settings.decay, clip=10.0)
         return _fit(
             models, objective, validation, Phase(optimizer, steps + more, until=stop), request, run, look, callbacks
         )

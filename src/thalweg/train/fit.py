@@ -138,10 +138,10 @@ def fit(
     >>> from thalweg.losses import squared_error
     >>> from thalweg.nn import MLP
     >>> from thalweg.objective import Supervised
-    >>> from thalweg.optim import adam
+    >>> from thalweg.optim import Adam
     >>> x = jnp.linspace(-1.0, 1.0, 64)[:, None]
     >>> line = Objective(data=Supervised(x, 2 * x, loss=squared_error))
-    >>> fitted = fit(MLP(1, 1, width=8, depth=1, key=jax.random.key(0)), line, Phase(adam(1e-2), 300))
+    >>> fitted = fit(MLP(1, 1, width=8, depth=1, key=jax.random.key(0)), line, Phase(Adam(1e-2), 300))
     >>> bool(abs(fitted.model(jnp.array([0.5]))[0] - 1.0) < 0.1)
     True
     """
@@ -189,11 +189,11 @@ def fit_many(
     >>> from thalweg.losses import squared_error
     >>> from thalweg.nn import MLP
     >>> from thalweg.objective import Supervised
-    >>> from thalweg.optim import adam
+    >>> from thalweg.optim import Adam
     >>> x = jnp.linspace(-1.0, 1.0, 64)[:, None]
     >>> line = Objective(data=Supervised(x, 2 * x, loss=squared_error))
     >>> models = [MLP(1, 1, width=8, depth=1, key=jax.random.key(i)) for i in range(2)]
-    >>> len(fit_many(models, line, Phase(adam(1e-2), 300)).models)
+    >>> len(fit_many(models, line, Phase(Adam(1e-2), 300)).models)
     2
     """
     if not models:
@@ -219,7 +219,7 @@ def _fit(
 ) -> FitMany:
     phases = [program] if isinstance(program, Phase) else list(program)
     if not phases or not all(isinstance(phase, Phase) for phase in phases):
-        raise UserError("a program is one phase or a list of phases", remedy="Phase(adam(1e-3), 1_000).")
+        raise UserError("a program is one phase or a list of phases", remedy="Phase(Adam(1e-3), 1_000).")
     if not isinstance(objective, Objective):
         raise UserError(
             f"an objective is needed, not {type(objective).__name__}", remedy="Objective(data=Supervised(…))."

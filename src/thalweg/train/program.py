@@ -133,8 +133,8 @@ class Phase(eqx.Module):
         where: model -> filter of what is trained.
         precision: dtype of the params in this phase; None keeps that of `fit`.
 
-    >>> from thalweg.optim import adam, LBFGS
-    >>> program = [Phase(adam(1e-3), 2_000, until=Plateau()), Phase(LBFGS(), 500, redraw=0)]
+    >>> from thalweg.optim import Adam, LBFGS
+    >>> program = [Phase(Adam(1e-3), 2_000, until=Plateau()), Phase(LBFGS(), 500, redraw=0)]
     """
 
     optimizer: AbstractOptimizer
