@@ -1,0 +1,77 @@
+"""Scalar fields over a plane domain, as filled contours on a triangulation."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from thalweg.errors import UserError
+from thalweg.figures.style import INK, MUTED, plain
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def field(
+    ax: "Axes",
+    points: np.ndarray,
+    triangles: np.ndarray,
+    values: np.ndarray,
+    *,
+    label: str,
+    limits: tuple[float, float] | None = None,
+    outline: np.ndarray | None = None,
+    marks: np.ndarray | None = None,
+) -> None:
+    """A field's filled contours with their scale; around 0 two colours, else from dark to light.
+
+    Args:
+        ax: where to draw.
+        points: (n, 2).
+        triangles: of positions in `points`, (m, 3).
+        values: at the points, (n,).
+        label: the field's name and units.
+        limits: ends of the scale, so that two figures share one; values beyond have the colour of the end. None takes
+            the ends of the values. If the low one is minus the high one, 0 is white and signs have two colours.
+        outline: corners of the domain, (k, 2), to be drawn around it.
+        marks: points to mark, (j, 2), such as sensors.
+    Raises:
+        UserError: shapes that do not belong together, values that are not finite.
+
+    >>> from matplotlib.figure import Figure
+    >>> corners = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    >>> ax = Figure().add_subplot()
+    >>> field(ax, corners, np.array([[0, 1, 2]]), np.array([0.0, 1.0, 2.0]), label="temperature, °C")
+    >>> ax.get_aspect()
+    1.0
+    """
+    points, triangles, values = np.asarray(points), np.asarray(triangles), np.asarray(values)
+    if points.shape != (len(values), 2) or values.ndim != 1 or triangles.shape[1:] != (3,):
+        shapes = f"points {points.shape}, triangles {triangles.shape}, values {values.shape}"
+        raise UserError("the shapes are not (n, 2), (m, 3) and (n,)", where=shapes)
+    if not np.isfinite(values).all():
+        raise UserError("values that are not finite cannot be drawn", where=plain(label))
+    low, high = limits or (float(values.min()), float(values.max()))
+    if not low < high:  # a constant field
+        low, high = low - 0.5, low + 0.5
+    signed = low == -high
+    drawn = ax.tricontourf(
+        points[:, 0], points[:, 1], triangles, np.clip(values, low, high),
+        levels=np.linspace(low, high, 16 if signed else 15), cmap="RdBu_r" if signed else "inferno",
+    )  # fmt: skip
+    drawn.set_edgecolor("face")  # no hairlines of the page between two colours
+    drawn.set_linewidth(0.3)
+    if outline is not None:
+        closed = np.concatenate([outline, outline[:1]])
+        ax.plot(*closed.T, color=INK, linewidth=1.2, solid_joinstyle="round")
+    if marks is not None:
+        ax.plot(*marks.T, "o", color="white", markeredgecolor="black", markeredgewidth=1.2, markersize=6)
+    bar = ax.figure.colorbar(drawn, ax=ax, label=plain(label, 48), ticks=np.linspace(low, high, 5), format="%.3g")
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(length=0, labelcolor=MUTED)
+    bar.ax.yaxis.label.set_color(INK)
+    ax.set_aspect("equal")
+    ax.grid(visible=False)
+    for side in ax.spines.values():
+        side.set_visible(False)
+    ax.tick_params(length=0, labelcolor=MUTED)
+    ax.locator_params(nbins=4)

@@ -1,0 +1,202 @@
+"""Steady heat on an L-shaped plate, from 12 noisy sensors and the law, and from the law and the boundary alone.
+
+−∇·(k∇u) = q with k and q known. The upper edge is held at 0, the others but one are insulated. The edge at x = 2 is held
+at temperatures that are given in the second problem; in the first nobody knows them, and each sensor errs a little.
+Lengths are in units of the plate's arm, temperatures in those of the hot edge's mean. Beside it: finite elements.
+"""
+
+import time
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import skfem
+from scipy.interpolate import RBFInterpolator
+from scipy.sparse.linalg import splu
+from skfem.helpers import dot, grad
+
+import thalweg as tw
+from thalweg.figures import comparison, fields
+
+CORNERS = [(0, 0), (2, 0), (2, 1), (1, 1), (1, 2), (0, 2)]  # edge i goes from corner i to the next
+HOT, COLD, INSULATED = 1, 4, (0, 2, 3, 5)
+SENSORS = np.array([(x, y) for x in (0.25, 0.75, 1.25, 1.75) for y in (0.25, 0.75, 1.25, 1.75) if min(x, y) < 1])
+PLATE = tw.geometry.polygon(CORNERS)
+
+
+def conductivity(x):
+    """k at one point (2,)."""
+    return 1 + 0.5 * jnp.sin(jnp.pi * x[0]) * jnp.cos(jnp.pi / 2 * x[1])
+
+
+def source(x):
+    """q at one point (2,): something warm at (0.5, 0.6)."""
+    return 6 * jnp.exp(-((x[0] - 0.5) ** 2 + (x[1] - 0.6) ** 2) / 0.08)
+
+
+def hot(x):
+    """The temperature of the hot edge at one point (2,)."""
+    return 1 + 0.3 * jnp.cos(jnp.pi * x[1])
+
+
+def law(u, x):
+    """∇·(k∇u) + q at one point, which is 0 where u is right.
+
+    The gradient is infinite at the corner that points inwards, like r^(−1/3), and no smooth network has it so: there the
+    law counts for less, as the distance to the power 4/3.
+    """
+    near = jnp.sum((x - 1.0) ** 2) / 0.3**2
+    return jnp.minimum(1.0, near) ** (2 / 3) * (
+        tw.divergence(lambda z: conductivity(z) * tw.gradient(u, z), x) + source(x)
+    )
+
+
+def outflow(u, at):
+    """Heat through an insulated edge at one of its points, with the same factor."""
+    near = jnp.sum((at.x - 1.0) ** 2) / 0.3**2
+    flow = conductivity(at.x) * tw.gradient(u, at.x)
+    return jnp.minimum(1.0, near) ** (2 / 3) * jnp.vdot(flow, at.normal)
+
+
+def bend(u, at):
+    """∂²u/∂y² on the hot edge."""
+    return tw.gradient(lambda z: tw.gradient(u, z)[1], at.x)[1]
+
+
+class Plate(eqx.Module):
+    """A network, and the readings that it was given; these stay."""
+
+    temperature: tw.nn.MLP
+    readings: jax.Array  # (12,)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """The temperature at one point (2,)."""
+        return self.temperature(x)
+
+
+class Elements:
+    """Quadratic finite elements on a triangulation of the plate.
+
+    Args:
+        refinements: times that each of the 6 triangles is cut into 4.
+
+    Attributes:
+        basis: of scikit-fem.
+        edge: points (2, m) of the unknowns on the hot edge, rising.
+    """
+
+    def __init__(self, refinements: int):
+        corners = np.array([[0, 1, 2, 0, 1, 2, 0, 1], [0, 0, 0, 1, 1, 1, 2, 2]], float)
+        triangles = np.array([[0, 1, 4], [0, 4, 3], [1, 2, 5], [1, 5, 4], [3, 4, 7], [3, 7, 6]]).T
+        self.basis = skfem.Basis(skfem.MeshTri(corners, triangles).refined(refinements), skfem.ElementTriP2())
+        place = self.basis.doflocs
+        self.hot = np.flatnonzero(place[0] == 2)[np.argsort(place[1, place[0] == 2])]
+        self.edge = place[:, self.hot]
+        self.free = np.flatnonzero((place[0] < 2) & (place[1] < 2))
+        stiffness = skfem.BilinearForm(lambda u, v, w: at64(conductivity, w.x) * dot(grad(u), grad(v)))
+        self.stiffness = stiffness.assemble(self.basis).tocsc()
+        self.load = skfem.LinearForm(lambda v, w: at64(source, w.x) * v).assemble(self.basis)
+        self.solve = splu(self.stiffness[self.free][:, self.free]).solve
+
+    def solution(self, edge: np.ndarray, *, heated: bool = True) -> np.ndarray:
+        """The unknowns (n,), or (n, k), for temperatures of the hot edge (m,), or (m, k); with or without a source."""
+        found = np.zeros((self.stiffness.shape[0], *edge.shape[1:]))
+        found[self.hot] = edge
+        given = self.load.reshape(-1, *[1] * (edge.ndim - 1)) * heated - self.stiffness @ found
+        found[self.free] = self.solve(given[self.free])
+        return found
+
+    def reconstruction(self, readings: np.ndarray, noise: float, curvature: float) -> np.ndarray:
+        """The unknowns (n,) that are most probable after these readings, by linear least squares (Tikhonov, 1963)."""
+        count = len(self.hot)
+        step = 1 / (count - 1)
+        see = self.basis.probes(SENSORS.T)
+        rest = self.solution(np.zeros(count))
+        each = self.solution(np.eye(count), heated=False)
+        bends = np.diff(np.eye(count), n=2, axis=0) / step**2 * np.sqrt(step) / curvature
+        matrix = np.vstack([see @ each / noise, bends])
+        wanted = np.concatenate([(readings - see @ rest) / noise, np.zeros(count - 2)])
+        return rest + each @ np.linalg.lstsq(matrix, wanted)[0]
+
+
+def at64(function: Callable, x) -> np.ndarray:
+    """A function of one point at points (2, …), in 64 bits."""
+    with jax.enable_x64(True):
+        return np.asarray(function(jnp.asarray(np.asarray(x))))
+
+
+class Settings(tw.Settings):
+    """What can be set from the command line."""
+
+    seeds: int = tw.setting(10, "networks for each problem, with their own weights, points and noise", quick=6, ge=1, le=100)
+    points: int = tw.setting(1_000, "points of the law at a time", ge=50, le=20_000)
+    adam: int = tw.setting(500, "steps of Adam", quick=300, ge=1)
+    newton: int = tw.setting(200, "steps of Levenberg-Marquardt after them", quick=60, ge=1)
+    fresh: int = tw.setting(10, "of these steps share their points, the next ones have fresh ones", ge=1)
+    width: int = tw.setting(20, "units in each of the two hidden layers", ge=1, le=60)
+    noise: float = tw.setting(0.03, "standard deviation of a sensor's error; the plate's range is 1.8", gt=0, le=1)
+    curvature: float = tw.setting(5.0, "how bent the unknown edge's profile may be (standard deviation of u_yy)", gt=0)
+
+
+@tw.study("heat-plate", systems=["S34"], question="Can 12 noisy sensors and the heat law reconstruct the whole plate?")
+def heat_plate(settings: Settings, run: tw.Run) -> list[tw.Claim]:
+    """Solve both problems, and compare with finite elements."""
+    truth = Elements(5)
+    true = truth.solution(at64(hot, truth.edge))
+    exact = truth.basis.probes(SENSORS.T) @ true  # (12,)
+    seeds = run.seeds(settings.seeds)
+    readings = exact + settings.noise * np.stack([np.random.default_rng(seed).normal(size=12) for seed in seeds])
+
+    def landscape(points: Callable, n: int, *, sensors: bool) -> tw.Objective:
+        inner, edges = PLATE.spread_interior, PLATE.edges
+        terms: dict[str, tw.AbstractTerm] = {
+            "law": tw.Residual(law, points(inner, n)),
+            "cold": tw.Residual(lambda u, at: u(at.x), points(edges(COLD).spread, n // 16), weight=100.0),
+            "insulated": tw.Residual(outflow, points(edges(*INSULATED).spread, n // 4), weight=10.0),
+        }
+        on_hot = points(edges(HOT).spread, n // 16)
+        if not sensors:
+            return tw.Objective(**terms, hot=tw.Residual(lambda u, at: u(at.x) - hot(at.x), on_hot, weight=100.0))
+        # Minus the logarithm of the posterior, but for a factor: Gaussian errors, and a Gaussian u_yy on the hot edge.
+        doubt = 100 / 12 * (settings.noise / settings.curvature) ** 2
+        read = lambda plate, at: plate(at[0]) - plate.readings[at[1]]
+        terms["sensors"] = tw.Residual(read, tw.Rows((SENSORS, np.arange(12))), weight=100.0)
+        return tw.Objective(**terms, bend=tw.Residual(bend, on_hot, weight=doubt))
+
+    def solved(name: str, *, sensors: bool) -> tuple[tw.FitMany, float]:
+        """The fitted networks, and at most how many seconds one alone would have taken, with compiling."""
+        began = time.monotonic()
+        fitted = tw.fit_many(
+            [
+                Plate(
+                    tw.nn.MLP(2, None, width=settings.width, depth=2, activation=jnp.tanh, key=jax.random.key(seed)),
+                    jnp.array(read),
+                )
+                for seed, read in zip(seeds, readings, strict=True)
+            ],
+            landscape(tw.FreshPoints, settings.points, sensors=sensors),
+            [
+                tw.Phase(tw.Adam(5e-3), settings.adam, where=tw.frozen(lambda plate: plate.readings)),
+                tw.Phase(
+                    tw.LevenbergMarquardt(),
+                    settings.newton,
+                    redraw=settings.fresh,
+                    where=tw.frozen(lambda plate: plate.readings),
+                ),
+            ],
+            validation=landscape(tw.HeldPoints, 2 * settings.points, sensors=sensors),
+            seeds=seeds,
+            precision=jnp.float64,
+            run=run,
+            name=name,
+            callbacks=run.callbacks,
+        )
+        seconds = time.monotonic() - began
+        first = sum(phase["first_stretch_seconds"] for phase in fitted.conduct)
+        return fitted, first + (seconds - first) / len(seeds)
+
+    from_sensors, sensor_seconds = solved("sensors", sensors=True)
+    from_boundary, boundary_seconds = solved("boundary", sensors=False)
+    return []
