@@ -143,7 +143,9 @@ def predict(
 @app.command()
 def resume(
     run: Run,
-    epochs: Annotated[int, typer.Option(min=0, help="Train this many epochs more than was asked for before.")] = 0,
+    epochs: Annotated[
+        int, typer.Option(min=0, max=1_000_000, help="Train this many epochs more than was asked for before.")
+    ] = 0,
     table: Annotated[Path | None, typer.Option(help="Where the table is now, if it has moved.")] = None,
 ) -> None:
     """Go on with an interrupted run, bit for bit, or extend a finished fit of a table."""
@@ -256,6 +258,7 @@ def _tell_study(found: "StudyRun") -> None:
 def _tell(found: "TableFit") -> None:
     """The verdict and the scores, as a person reads them."""
     lines = _verdict_lines(found.verdicts)
+    lines += [f"  {one.name}: {one.evidence}. {one.remedy}" for one in found.findings]
     metric = found.scores["metric"]
     for model in found.scores["models"]:
         value, low, high = model["values"][metric]

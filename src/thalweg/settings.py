@@ -12,6 +12,9 @@ from pydantic_core import PydanticUndefined
 
 from thalweg.errors import UserError
 
+LARGEST = 2**31 - 1
+"""Largest whole number of a setting: counts, steps and seeds are held in 32 bits."""
+
 
 def setting(
     default: Any,
@@ -99,7 +102,7 @@ class Settings(pydantic.BaseModel):
         presets = {name: _extra(field, "quick") for name, field in cls.model_fields.items()} if quick else {}
         chosen = {name: value for name, value in presets.items() if value is not None} | dict(values)
         try:
-            return cls.model_validate(chosen)
+            found = cls.model_validate(chosen)
         except pydantic.ValidationError as error:
             first = error.errors()[0]
             name = ".".join(map(str, first["loc"])) or "settings"
@@ -110,6 +113,11 @@ class Settings(pydantic.BaseModel):
             remedy = None if field is None else f"{name}: {field.description}{unit} (default {field.default})."
             message = f"{name}={first['input']!r}: {first['msg'][0].lower() + first['msg'][1:]}"
             raise UserError(message, where=where, remedy=remedy) from None
+        for name in cls.model_fields:
+            value = getattr(found, name)
+            if type(value) is int and abs(value) > LARGEST:  # whatever bounds the field has or lacks
+                raise UserError(f"{name}={value}: whole numbers go to {LARGEST:,} at most", where=where)
+        return found
 
     @classmethod
     def described(cls) -> list[Described]:

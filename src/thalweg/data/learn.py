@@ -18,6 +18,7 @@ from thalweg.data.columns import (
     quoted,
     require_columns,
 )
+from thalweg.data.resolution import TARGET_RANGE, check_resolution, step_of
 from thalweg.data.schema import MISSING, CategoricalColumn, ClassTarget, NumberTarget, NumericColumn, TableSchema
 from thalweg.data.splits import MINIMUM_ROWS
 from thalweg.errors import UserError
@@ -222,6 +223,8 @@ def learn_schema(
             continue
         feature = _feature(frame, train, name, name in categorical, source)
         (dropped if feature is None else features).append(name if feature is None else feature)
+        if isinstance(feature, NumericColumn):
+            notes += _resolved(frame, rows, feature, source)
         if isinstance(feature, NumericColumn) and (np.diff(finite_numbers(frame, name, source)) == 1).all():
             notes.append(f"column '{name}' counts the rows; leave it out (--ignore {name}) unless it is a measurement")
     if dropped:
@@ -259,7 +262,10 @@ def _target(
         )
     goal_values = TableSchema((), goal, len(rows)).encode_target(frame, source)  # refuses missing values
     if isinstance(goal, NumberTarget):
-        return goal, []
+        rounded = step_of(column(frame, name))
+        return goal, check_resolution(
+            goal_values[rows], goal_values, f"target '{name}'", where=source, step=rounded, bounds=TARGET_RANGE
+        )
     notes = []
     everywhere = np.bincount(goal_values, minlength=len(goal.classes))
     training = np.bincount(goal_values[rows], minlength=len(goal.classes))
@@ -317,6 +323,18 @@ def _feature(
     if (codes < 0).any() and MISSING not in categories:
         categories.append(MISSING)
     return CategoricalColumn(name, _sorted(categories)) if len(categories) > 1 else None
+
+
+def _resolved(frame: pd.DataFrame, rows: np.ndarray, feature: NumericColumn, source: str) -> list[str]:
+    """Refuse a column whose variation is lost; a note where little of it is left."""
+    values = finite_numbers(frame, feature.name, source)
+    train = values[rows]
+    train = train[~np.isnan(train)]
+    if feature.low == feature.high:  # only whether it is missing varies
+        return []
+    what, leave_out = f"column '{feature.name}'", f"--ignore {feature.name}"
+    rounded = step_of(column(frame, feature.name))
+    return check_resolution(train, values[~np.isnan(values)], what, where=source, leave_out=leave_out, step=rounded)
 
 
 def _strays_among_numbers(series: pd.Series, many: bool = False) -> bool:

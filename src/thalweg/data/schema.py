@@ -29,6 +29,7 @@ from thalweg.data.columns import (
     check_names,
     column,
     finite_numbers,
+    is_number,
     kind_of,
     quoted,
     require_columns,
@@ -285,11 +286,13 @@ def _encode_numbers(frame: pd.DataFrame, feature: NumericColumn, source: str) ->
 def _encode_categories(frame: pd.DataFrame, feature: CategoricalColumn, source: str) -> tuple[np.ndarray, np.ndarray]:
     series = column(frame, feature.name)
     codes = _codes(frame, feature.name, feature.categories, source)
-    if kind_of(series) is not Kind.TEXT and series.notna().any() and not (codes[series.notna()] >= 0).any():
+    kind = kind_of(series)
+    retyped = kind is not Kind.TEXT and not (kind is Kind.NUMBER and _are_numbers(feature.categories))
+    if retyped and series.notna().any() and not (codes[series.notna()] >= 0).any():
         row = int(np.argmax(series.notna()))
         raise UserError(
             f"column '{feature.name}' must hold categories such as {quoted(feature.categories, 3)} but holds "
-            f"{kind_of(series).value} ({series.iloc[row]})",
+            f"{kind.value} ({series.iloc[row]})",
             where=f"{source}, {row_name(frame, row)}",
             remedy="Use the categories of the training table",
         )
@@ -297,6 +300,11 @@ def _encode_categories(frame: pd.DataFrame, feature: CategoricalColumn, source: 
     known = codes >= 0
     block[known, codes[known]] = 1.0
     return block, ~known
+
+
+def _are_numbers(categories: tuple[str, ...]) -> bool:
+    """Whether the categories are codes, such as "1" and "2": numbers in a later table are then of the same kind."""
+    return all(is_number(category) for category in categories if category != MISSING)
 
 
 def _codes(frame: pd.DataFrame, name: str, known: tuple[str, ...], source: str) -> np.ndarray:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from thalweg.errors import RunError, ThalwegError, UserError
+from thalweg.errors import DamagedError, RunError, ThalwegError, UserError
 from thalweg.report import write_report
 from thalweg.report.summary import WORST_FIRST
 from thalweg.settings import Settings
@@ -17,6 +17,7 @@ from thalweg.study.files import StudyFailed, StudyFile, open_study, user_line
 from thalweg.study.run import Run
 from thalweg.train import Callback, Verdict, load_run
 from thalweg.train.files import write_json_atomic, write_text_atomic
+from thalweg.train.reading import read_verdicts
 from thalweg.train.record import new_run_path
 
 MOST_SEED = 2_000_000
@@ -94,12 +95,21 @@ def resume_study(path: Path, *, callbacks: Sequence[Callback] = ()) -> StudyRun:
     config, where = run.config(), str(path / "config.toml")
     if config.get("kind") != "study":
         raise UserError(f"this run is not of a study, but of kind {config.get('kind')!r}", where=where)
+    name, settings = config.get("study"), config.get("settings")
+    if not isinstance(name, str) or not isinstance(settings, dict) or type(config.get("seed")) is not int:
+        what = "the run's settings are damaged: 'study', 'seed' and 'settings' must be a text, a number and a table"
+        raise DamagedError(what, where=where, remedy="Restore the file from a copy, or begin a new run.")
+    read_verdicts(run)  # refuses a damaged file before anything is executed
     with run:
-        copy = run.verify_sources()[0]
+        if not (copies := run.verify_sources()):
+            raise DamagedError(
+                "the run has no copy of its study", where=str(path / "source"), remedy="Begin a new run."
+            )
+        copy = copies[0]
         for compiled in list((run.path / "source").rglob("__pycache__")):
             shutil.rmtree(compiled)  # only what the hashes vouch for is executed
-        with open_study(f"{copy}::{config['study']}") as file:
-            return _carry_out(file, file.study.settings.checked(config["settings"], where=where), run, callbacks)
+        with open_study(f"{copy}::{name}") as file:
+            return _carry_out(file, file.study.settings.checked(settings, where=where), run, callbacks)
 
 
 def _carry_out(file: StudyFile, settings: Settings, run: Run, callbacks: Sequence[Callback]) -> StudyRun:

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 
 from thalweg.data import Task
+from thalweg.data.resolution import middle, spread
+from thalweg.tables.units import column_units, standardized
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,9 @@ def fit_baselines(
 ) -> list[Baseline]:
     """Fit each on all rows but the test rows: they choose their own settings by cross-validation within.
 
+    Columns and target are given to them in units of their own mean and spread: that changes none of these models, but
+    boosting keeps its gradients in float32, and sums of squares of large or small numbers have no float64.
+
     Args:
         task: number or classes.
         x, y: rows that are not test rows, encoded.
@@ -35,13 +40,17 @@ def fit_baselines(
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
+    units = column_units(x)
+    x, x_test = standardized(x, units), standardized(x_test, units)
     if task is Task.NUMBER:
+        center, scale = middle(y), spread(y)
+        y = (y - center) / scale
         models: dict[str, Any] = {
             "mean": DummyRegressor(),
             "ridge": make_pipeline(StandardScaler(), RidgeCV(np.logspace(-3, 4, 22))),
             "gradient boosting": HistGradientBoostingRegressor(random_state=seed),
         }
-        return [Baseline(name, model.fit(x, y).predict(x_test)) for name, model in models.items()]
+        return [Baseline(name, model.fit(x, y).predict(x_test) * scale + center) for name, model in models.items()]
     smallest = int(np.bincount(y)[np.unique(y)].min())
     logistic: Any = LogisticRegression(max_iter=2_000)
     if smallest >= 3:  # else cross-validation would meet folds without one of the classes

@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from thalweg.data.resolution import spread
+from thalweg.tables.units import column_units, standardized
+
 FOLDS = 5
 MOST_ROWS = 5_000
 """Rows of the trial: more would take long, and tell no more of a distribution's shape."""
@@ -25,6 +28,10 @@ MOST_GAIN = 3.0
 
 MOST_OF_ONE_VALUE = 0.1
 """Share of rows with one and the same value from which a sharp-peaked density could win by a spike alone."""
+
+
+SMALLEST_VARIATION = 1e-6
+"""Standard deviation over mean below which a log-normal is a Gaussian, and the logarithm loses its digits."""
 
 
 class Family(enum.Enum):
@@ -79,8 +86,8 @@ class FamilyChoice:
 
 
 def is_count(values: np.ndarray) -> np.ndarray:
-    """Which values are whole numbers ≥ 0."""
-    return (values >= 0) & (values == np.round(values))
+    """Which values are whole numbers ≥ 0, up to 2⁵³: above, every float64 is whole."""
+    return (values >= 0) & (values == np.round(values)) & (values <= 2.0**53)
 
 
 def propose(train: np.ndarray, everywhere: np.ndarray) -> list[tuple[Family, str]]:
@@ -103,7 +110,7 @@ def propose(train: np.ndarray, everywhere: np.ndarray) -> list[tuple[Family, str
         found.append((family, f"whole numbers ≥ 0 whose variance is {ratio:.3g} times their mean"))
     if positive and (everywhere < 1).all():
         found.append((Family.LOGIT_NORMAL, "numbers between 0 and 1"))
-    elif positive:
+    elif positive and spread(train) > SMALLEST_VARIATION * train.mean():
         found.append((Family.LOG_NORMAL, f"positive numbers of skewness {_skewness(train):.2g}, their logarithm's "
                       f"{_skewness(np.log(train)):.2g}"))  # fmt: skip
     if np.unique(train, return_counts=True)[1].max() <= max(MOST_OF_ONE_VALUE * len(train), 2):
@@ -175,8 +182,7 @@ def _costs(x: np.ndarray, y: np.ndarray, families: list[Family]) -> dict[Family,
 
 def _features(x: np.ndarray) -> np.ndarray:
     """Standardized columns, bent as the network bends them, so that one outlier cannot rule a row."""
-    scale = x.std(0)
-    z = (x - x.mean(0)) / np.where(scale > 1e-12 * np.maximum(1, np.abs(x).max(0)), scale, 1)
+    z = standardized(x, column_units(x))
     return z / np.sqrt(1 + (z / 3) ** 2)
 
 

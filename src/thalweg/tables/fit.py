@@ -1,10 +1,9 @@
 """`thalweg fit`: a table to an ensemble that is measured against baselines, in a run folder that can be resumed."""
 
 import io
-import math
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,11 +24,12 @@ from thalweg.tables.mixture import Mixture
 from thalweg.tables.model import CLASSES, ClassModel, Ensemble
 from thalweg.tables.numbers import MODELS, AbstractNumberModel
 from thalweg.tables.prepare import Prepared, prepare_table
-from thalweg.tables.request import Request, TableSettings
+from thalweg.tables.request import Plan, Request, TableSettings
 from thalweg.tables.scores import score_models
 from thalweg.train import (
     Callback,
     CheckpointStore,
+    Finding,
     FitFailed,
     FitInterrupted,
     FitMany,
@@ -39,13 +39,11 @@ from thalweg.train import (
     Verdict,
 )
 from thalweg.train.files import read_json, write_bytes_atomic, write_json_atomic
+from thalweg.train.reading import read_verdicts
 from thalweg.trust import predict_classes
 
 PRECISION = jnp.float64
 """Raw columns go into the model, which normalizes them itself: a column like 1e9 ± 1 needs more than float32."""
-
-STEPS = 3_000
-"""Steps of a fit whose epochs are not given."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +55,14 @@ class TableFit:
         verdicts: of the members.
         scores: what `scores.json` holds.
         report: the page.
+        findings: what a user should know of the table, beside what the verdicts say of the members.
     """
 
     run: Path
     verdicts: list[Verdict]
     scores: dict[str, Any]
     report: Path
+    findings: tuple[Finding, ...] = ()
 
 
 def fit_table(request: Request, out: Path, *, callbacks: Sequence[Callback] = ()) -> TableFit:
@@ -77,6 +77,7 @@ def fit_table(request: Request, out: Path, *, callbacks: Sequence[Callback] = ()
         FitFailed, FitInterrupted: see `fit_many`; the record and a report are there.
     """
     prepared = prepare_table(request)
+    Plan.of(request.settings, len(prepared.split.train))  # refuses what is too long, before there is a folder
     config = request.to_config()
     with RunDirectory.create(out, config, seed=request.seed, precision=jnp.dtype(PRECISION).name) as run:
         return _carry_out(request, prepared, run, callbacks)
@@ -93,21 +94,24 @@ def resume_table(
         epochs: more passes than were asked for before, at the schedule's last rate.
         callbacks: listeners.
     Raises:
-        UserError: no run of a table, a changed table, a damaged checkpoint, or a second writer.
+        UserError: no run of a table, a changed table, a damaged record or checkpoint, or a second writer.
     """
     run = RunDirectory.open(path)
     request = Request.from_config(run.config(), table=table, where=str(path / "config.toml"))
     if epochs < 0:
         raise UserError(f"the number of further epochs must not be negative, but is {epochs}")
+    read_verdicts(run)  # refuses a damaged file before anything is trained or written
+    extension = run.path / EXTENSION
+    before = _extension(extension)
     prepared = prepare_table(request)
+    Plan.of(request.settings, len(prepared.split.train), before + epochs)
     with run:
         if not epochs:
             return _carry_out(request, prepared, run, callbacks)
         latest = CheckpointStore(run.checkpoints / "fit").latest()
         if latest is not None:
             latest.verify()
-        extension, rows = run.path / "extension.json", len(run.metrics.read())
-        before = _extension(extension)
+        rows = len(run.metrics.read())
         write_json_atomic(extension, {"epochs": before + epochs})
         found = _carry_out(request, prepared, run, callbacks)
         if len(run.metrics.read()) == rows:
@@ -120,10 +124,13 @@ def resume_table(
         return found
 
 
+EXTENSION = "extension.json"
+
+
 def _extension(path: Path) -> int:
     """Epochs that the run was extended by so far."""
     found = read_json(path) if path.exists() else {"epochs": 0}
-    if not isinstance(found, dict) or type(found.get("epochs")) is not int:
+    if not isinstance(found, dict) or type(found.get("epochs")) is not int or found["epochs"] < 0:
         raise DamagedError("the file does not say how many epochs", where=str(path), remedy="Remove it.")
     return found["epochs"]
 
@@ -136,41 +143,37 @@ def _carry_out(request: Request, prepared: Prepared, run: RunDirectory, callback
         found = _train(request, prepared, run, callbacks)
     except (FitFailed, FitInterrupted) as error:
         failure, found = error, cast(FitMany, error.fit)
-    write_json_atomic(run.path / "verdict.json", {"members": [verdict.to_json() for verdict in found.verdicts]})
+    findings = [asdict(finding) for finding in prepared.findings]
+    write_json_atomic(run.path / "verdict.json", read_json(run.path / "verdict.json") | {"findings": findings})
     write_json_atomic(run.path / "conduct.json", found.conduct)
     if failure is not None:
         write_report(run.path)
         raise failure
     scores = _examine(request, prepared, found, run)
     _save(Ensemble(tuple(found.models)), prepared, run)
-    return TableFit(run.path, found.verdicts, scores, write_report(run.path))
+    return TableFit(run.path, found.verdicts, scores, write_report(run.path), prepared.findings)
 
 
 def _train(request: Request, prepared: Prepared, run: RunDirectory, callbacks: Sequence[Callback]) -> FitMany:
     settings, split = request.settings, prepared.split
-    batch = settings.batch or int(np.clip(2 ** round(math.log2(max(len(split.train) / 50, 1))), 16, 256))
-    batch = min(batch, len(split.train))
-    per_epoch = math.ceil(len(split.train) / batch)
-    epochs = settings.epochs or math.ceil(STEPS / per_epoch)
-    steps = epochs * per_epoch
+    plan = Plan.of(settings, len(split.train), _extension(run.path / EXTENSION))
+    steps = plan.steps
     # one cycle of the cosine after a short warm-up; it ends at a hundredth, so that a resumed run still moves
     warm = max(1, steps // 20)
     rate = optax.warmup_cosine_decay_schedule(
         settings.rate / 20, settings.rate, warm, max(steps, warm + 1), settings.rate / 100
     )
-    more = _extension(run.path / "extension.json") * per_epoch
     look = max(1, steps // 150)
     stop = NoImprovement(steps=max(look, int(settings.patience * steps)), every=look)
     with jax.enable_x64(True):
         loss = cross_entropy if prepared.family is None else MODELS[prepared.family].loss
         term = lambda rows, size: Supervised(*_arrays(prepared, rows), loss=loss, batch_size=size)
-        objective = Objective(data=term(split.train, batch))
+        objective = Objective(data=term(split.train, plan.batch))
         validation = Objective(data=term(split.validation, None))
         models = [_model(prepared, settings, jax.random.key(seed)) for seed in _seeds(request)]
         optimizer = AdamW(rate, decay=settings.decay, clip=10.0)
-        return _fit(
-            models, objective, validation, Phase(optimizer, steps + more, until=stop), request, run, look, callbacks
-        )
+        phase = Phase(optimizer, steps + plan.more, until=stop)
+        return _fit(models, objective, validation, phase, request, run, look, callbacks)
 
 
 def _fit(models, objective, validation, phase, request: Request, run: RunDirectory, look: int, callbacks) -> FitMany:

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from thalweg.nn import MLP, Linear, Standardize
+from thalweg.tables.units import FARTHEST, column_units
 from thalweg.types import Key
 
 SMOOTH_CLIP = 3.0
@@ -28,9 +29,7 @@ class TableNetwork(eqx.Module):
         self, features: np.ndarray, outputs: int, *, width: int, depth: int, dropout: float, key: Key, dtype: jnp.dtype
     ):
         linear_key, deep_key = jax.random.split(key)
-        scale = features.std(0)
-        constant = scale <= 1e-12 * np.maximum(1, np.abs(features).max(0))
-        self.standardize = Standardize(features.mean(0), np.where(constant, 1.0, scale), dtype=dtype)
+        self.standardize = Standardize(*column_units(features), dtype=dtype)
         size = features.shape[1]
         self.linear = Linear(size, outputs, key=linear_key, init=jax.nn.initializers.zeros, dtype=dtype)
         deep = MLP(size, outputs, width=width, depth=depth, dropout=dropout, key=deep_key, dtype=dtype)
@@ -41,6 +40,6 @@ class TableNetwork(eqx.Module):
 
     def __call__(self, x: jax.Array, *, key: Key | None = None) -> jax.Array:
         """x: (features,) encoded -> (outputs,)."""
-        z = self.standardize(x)
+        z = jnp.clip(self.standardize(x), -FARTHEST, FARTHEST)
         z = z / jnp.sqrt(1 + jnp.square(z / SMOOTH_CLIP))
         return self.linear(z) + self.deep(z, key=key)

@@ -21,9 +21,11 @@ from thalweg.data import (
     time_values,
 )
 from thalweg.data.columns import row_name
+from thalweg.data.resolution import check_resolution
 from thalweg.errors import UserError
 from thalweg.tables.family import Family, FamilyChoice, choose_family
 from thalweg.tables.request import Request
+from thalweg.train import Finding
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,6 +45,7 @@ class Prepared:
         outside: rows with a value outside the training range.
         clusters: (n,) labels of rows that are not independent of each other; None if all are.
         data: what `data.json` holds.
+        findings: what a user should know of the table before trusting a score.
     """
 
     task: Task
@@ -54,6 +57,7 @@ class Prepared:
     outside: np.ndarray
     clusters: np.ndarray | None
     data: dict[str, Any]
+    findings: tuple[Finding, ...] = ()
 
     @property
     def classes(self) -> int:
@@ -123,7 +127,32 @@ def prepare_table(request: Request) -> Prepared:
         np.asarray(encoded.outside.any(axis=1)),
         clusters,
         data,
+        tuple(_copies(encoded.features, y, split, frame)) if kind == "random" else (),
     )
+
+
+def _copies(x: np.ndarray, y: np.ndarray, split: Split, frame: "pd.DataFrame") -> list[Finding]:
+    """Rows that equal a row of another part in every column used: what is measured on them is memory."""
+    rows = np.ascontiguousarray(np.column_stack([x, y]) + 0.0)  # -0.0 becomes 0.0
+    same = np.unique(rows.view(np.dtype((np.void, rows.strides[0]))).ravel(), return_inverse=True)[1]
+    told, first = [], None
+    pairs = (("test", "training"), ("validation", "training"), ("test", "validation"))
+    parts = {"training": split.train, "validation": split.validation, "test": split.test}
+    for part, other in pairs:
+        copied = parts[part][np.isin(same[parts[part]], same[parts[other]])]
+        if not len(copied):
+            continue
+        told.append(f"{len(copied)} of {len(parts[part])} {part} rows have an equal row in the {other} rows")
+        if first is None:
+            twin = parts[other][np.argmax(same[parts[other]] == same[copied[0]])]
+            first = f"{row_name(frame, int(copied[0]))} equals {row_name(frame, int(twin))}"
+    if not told:
+        return []
+    remedy = (
+        "If they are one case entered or measured again, remove the copies or keep them in one part (--group COLUMN); "
+        "if they are different cases that happen to be equal, the scores stand."
+    )
+    return [Finding("duplicate-rows", f"{'; '.join(told)} (such as: {first})", remedy)]
 
 
 def _family(
@@ -146,7 +175,20 @@ def _family(
             where=f"{request.table.name}, {row_name(frame, row)}",
             remedy="Leave the loss to be chosen (--set loss=auto), or take gaussian or student_t",
         )
+    if asked is not None and asked in LOGARITHMS:
+        logs = LOGARITHMS[asked](y)
+        what = f"the {'logit' if asked is Family.LOGIT_NORMAL else 'logarithm'} of target '{request.target}'"
+        check_resolution(logs[train], logs, what, where=request.table.name)
     return choose_family(x[train], y[train], y, name=request.target, asked=asked, seed=request.seed)
+
+
+LOGARITHMS = {
+    Family.LOG_NORMAL: np.log,
+    Family.LOGIT_NORMAL: lambda y: np.log(y) - np.log1p(-y),
+    Family.POISSON: lambda y: np.log(y + 0.5),
+    Family.NEGATIVE_BINOMIAL: lambda y: np.log(y + 0.5),
+}
+"""Where a family takes the target's logarithm, whose spread must not be lost either."""
 
 
 def _stretches(times: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import enum
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,9 +11,15 @@ from typing import Any, Self
 import pydantic
 
 from thalweg.data import Task
-from thalweg.errors import UserError
+from thalweg.errors import DamagedError, UserError
 from thalweg.settings import Settings
 from thalweg.tables.family import Family
+
+STEPS = 3_000
+"""Steps of a fit whose epochs are not given."""
+
+MOST_STEPS = 2**31 - 1
+"""Steps are counted in 32 bits."""
 
 
 class LossChoice(enum.StrEnum):
@@ -37,14 +44,16 @@ class TableSettings(Settings):
 
     members: int = pydantic.Field(default=5, ge=1, le=100, description="networks in the ensemble")
     epochs: int | None = pydantic.Field(
-        default=None, ge=1, description="passes over the training rows; by default 3,000 steps"
+        default=None, ge=1, le=1_000_000, description="passes over the training rows; by default 3,000 steps"
     )
     width: int = pydantic.Field(default=64, ge=1, le=4096, description="units in each hidden layer")
     depth: int = pydantic.Field(default=2, ge=0, le=20, description="hidden layers; 0 leaves the linear path alone")
     dropout: float = pydantic.Field(default=0.1, ge=0, lt=1, description="share of hidden units silenced in training")
     rate: float = pydantic.Field(default=3e-3, gt=0, le=10, description="largest learning rate of AdamW")
     decay: float = pydantic.Field(default=0.03, ge=0, le=100, description="decoupled weight decay of AdamW")
-    batch: int | None = pydantic.Field(default=None, ge=1, description="rows a step; by default a fiftieth, 16 to 256")
+    batch: int | None = pydantic.Field(
+        default=None, ge=1, le=1_000_000, description="rows a step; by default a fiftieth, 16 to 256"
+    )
     patience: float = pydantic.Field(
         default=0.4, gt=0, le=1, description="share of the steps without a better validation score"
     )
@@ -113,14 +122,24 @@ class Request:
             where: the config file, for messages.
         Raises:
             UserError: another kind of run, or the table has changed or is gone.
+            DamagedError: an entry is missing or of another type; it is named.
         """
         if config.get("kind") != "table":
-            raise UserError(f"this run is not of a table, but of kind {config.get('kind')!r}", where=where)
-        asked = config["table"]
-        file = table or Path(asked["path"])
+            remedy = "A table's fit is resumed by its run folder; restore config.toml from a copy if this is one."
+            raise UserError(
+                f"this run is not of a table, but of kind {config.get('kind')!r}", where=where, remedy=remedy
+            )
+        try:
+            found = _Config.model_validate(config)
+        except pydantic.ValidationError as error:
+            first = error.errors()[0]
+            what = f"the run's settings are damaged: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+            raise DamagedError(what, where=where, remedy="Restore the file from a copy, or begin a new run.") from None
+        asked = found.table
+        file = table or Path(asked.path)
         if not _located(file).is_file():
             raise UserError("the run's table is gone", where=str(file), remedy="Say where it is now: --table FILE.")
-        if file_sum(file) != asked["sha256"]:
+        if file_sum(file) != asked.sha256:
             raise UserError(
                 "the table has changed since the run began, so going on would mix two data sets",
                 where=str(file),
@@ -128,15 +147,68 @@ class Request:
             )
         return cls(
             file,
-            asked["target"],
-            Task(asked["task"]) if "task" in asked else None,
-            asked.get("group"),
-            asked.get("time"),
-            tuple(asked["ignore"]),
-            tuple(asked["categorical"]),
-            config["seed"],
-            TableSettings.checked(config["settings"], where=where),
+            asked.target,
+            asked.task,
+            asked.group,
+            asked.time,
+            tuple(asked.ignore),
+            tuple(asked.categorical),
+            found.seed,
+            TableSettings.checked(found.settings, where=where),
         )
+
+
+class _Table(pydantic.BaseModel):
+    """What `config.toml` says of the table."""
+
+    path: str
+    sha256: str
+    target: str
+    ignore: list[str]
+    categorical: list[str]
+    task: Task | None = None
+    group: str | None = None
+    time: str | None = None
+
+
+class _Config(pydantic.BaseModel):
+    """What `config.toml` holds."""
+
+    seed: pydantic.StrictInt
+    table: _Table
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long a fit is: rows a step, steps a pass over the training rows, and steps in all."""
+
+    batch: int
+    per_epoch: int
+    steps: int
+    more: int
+
+    @classmethod
+    def of(cls, settings: TableSettings, rows: int, extension: int = 0) -> Self:
+        """The plan for so many training rows.
+
+        Args:
+            extension: epochs added to a finished run; they are `more` steps.
+        Raises:
+            UserError: more steps than 32 bits count.
+        """
+        batch = settings.batch or min(max(2 ** round(math.log2(max(rows / 50, 1))), 16), 256)
+        batch = min(batch, rows)
+        per_epoch = math.ceil(rows / batch)
+        steps = per_epoch * (settings.epochs or math.ceil(STEPS / per_epoch))
+        more = per_epoch * extension
+        if steps + more > MOST_STEPS:
+            raise UserError(
+                f"{(steps + more) // per_epoch:,} epochs of {per_epoch:,} steps are {steps + more:,} steps",
+                where="epochs",
+                remedy=f"At most {MOST_STEPS:,} steps can be counted; ask for fewer epochs or a larger batch.",
+            )
+        return cls(batch, per_epoch, steps, more)
 
 
 def file_sum(path: Path) -> str:

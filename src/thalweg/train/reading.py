@@ -61,7 +61,7 @@ def load_run(path: str | Path) -> RunRecord:
         run.environment(),
         run.metrics.read(),
         run.decisions.read(),
-        _verdicts(run.path / "verdict.json"),
+        read_verdicts(run),
     )
 
 
@@ -92,13 +92,28 @@ def load(path: str | Path, like: PyTree | None = None) -> PyTree:
     return load_model(folder, like)[0]
 
 
-def _verdicts(path: Path) -> dict[str, list[Verdict]]:
+def read_verdicts(run: RunDirectory) -> dict[str, list[Verdict]]:
+    """The verdicts on the members of each fit that has ended, by its name.
+
+    Raises:
+        DamagedError: the file holds something else.
+    """
+    path = run.path / "verdict.json"
     if not path.exists():
         return {}
     content = read_json(path)
     try:
         fits = content["fits"] if "fits" in content else {"fit": content["members"]}
-        return {name: [Verdict.from_json(one) for one in verdicts] for name, verdicts in fits.items()}
+        return {name: [_checked(Verdict.from_json(one)) for one in verdicts] for name, verdicts in fits.items()}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         what = f"the file holds no verdicts: {error!r}"
-        raise DamagedError(what, where=str(path), remedy="Resume the run: it writes them anew.") from error
+        remedy = "Move the file away and resume the run: it writes them anew."
+        raise DamagedError(what, where=str(path), remedy=remedy) from error
+
+
+def _checked(verdict: Verdict) -> Verdict:
+    texts = [verdict.evidence, verdict.remedy]
+    texts += [text for one in verdict.findings for text in (one.name, one.evidence, one.remedy)]
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("a verdict of other things than texts")
+    return verdict

@@ -14,6 +14,7 @@ import subprocess
 import time
 import tomllib
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -31,6 +32,9 @@ from thalweg.train.files import (
     write_text_atomic,
 )
 from thalweg.train.log import MetricsLog
+
+MATMUL_PRECISION = "highest"
+"""What `fit` pins the precision of matrix products to."""
 
 PACKAGES = ("thalweg", "jax", "jaxlib", "equinox", "optax", "numpy")
 
@@ -50,12 +54,11 @@ def new_run_path(root: str | Path, study: str) -> Path:
 
 
 def describe_environment(*, seed: int | None = None, precision: str | None = None) -> dict[str, Any]:
-    """Versions, devices and precision under which bit-exactness is promised. Loads JAX.
+    """Versions, devices and precision under which bit-exactness is promised, and the time in UTC. Loads JAX.
 
     Args:
         seed: the run's one seed.
-        precision: what the run computes in; None: what JAX's 64-bit setting says now. The matmul precision is the one
-            in force now, so call this inside the scope that pins it.
+        precision: what the run computes in; None: what JAX's 64-bit setting says now.
     """
     import jax
 
@@ -70,9 +73,9 @@ def describe_environment(*, seed: int | None = None, precision: str | None = Non
         "device_count": len(devices),
         "process_count": jax.process_count(),
         "precision": precision or jax.numpy.result_type(float).name,
-        # (JAX makes the attribute at run time, so no type checker sees it.)
-        "matmul_precision": jax.config.jax_default_matmul_precision or "default",  # pyright: ignore[reportAttributeAccessIssue]
+        "matmul_precision": MATMUL_PRECISION,
         "seed": seed,
+        "begun": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 
@@ -235,18 +238,28 @@ class RunDirectory:
             raise DamagedError(what, where=str(path), remedy="Restore it from a copy.") from error
 
     def environment(self) -> dict[str, Any]:
-        """What `describe_environment` said at the beginning. Raises DamagedError if the file is no longer JSON."""
-        return read_json(self.path / "environment.json")
+        """What `describe_environment` said at the beginning. Raises DamagedError if the file holds something else."""
+        path = self.path / "environment.json"
+        found = read_json(path)
+        if not isinstance(found, dict) or not isinstance(found.get("versions", {}), dict):
+            raise DamagedError("the file describes no environment", where=str(path), remedy="Restore it from a copy.")
+        return found
 
     def verify_sources(self) -> list[Path]:
         """The run's copies of its sources, the study first, after comparing each with its SHA-256.
 
         Raises:
             UserError: a copy was changed, removed or added since the run began; it is named.
+            DamagedError: the list of the sources is none.
         """
         folder = self.path / "source"
-        entries = read_json(folder / "manifest.json")["files"]
-        names = {entry["path"]: entry["sha256"] for entry in entries}
+        manifest = folder / "manifest.json"
+        content = read_json(manifest)
+        try:
+            names = {str(entry["path"]): str(entry["sha256"]) for entry in content["files"]}
+        except (KeyError, TypeError) as error:
+            what = f"the file does not list the run's sources: {error!r}"
+            raise DamagedError(what, where=str(manifest), remedy="Restore it from a copy.") from error
         found = {
             one.relative_to(folder).as_posix()
             for one in folder.rglob("*")
