@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from thalweg.errors import UserError
-from thalweg.losses import squared_error
+from thalweg.losses import SquaredError, squared_error
 from thalweg.nn import MLP, BatchNorm, Linear, Sequential
 from thalweg.objective import (
     AbstractTerm,
@@ -361,15 +361,21 @@ REFUSED = {
     r"must be a scalar, shape \(\), not \(1,\) \(term 'data'\)": lambda: fit(mlp(), data(vector), ADAM),
     "nothing is left to train": lambda: fit(mlp(), data(), phase(where=only(lambda m: m.layers[1]))),
     "not of the model's structure": lambda: fit(mlp(), data(), phase(where=lambda m: True)),
-    "at least one step, not 0": lambda: phase(0),
-    "at least one step, not 2.5": lambda: phase(2.5),
-    "redraw must not be negative": lambda: phase(redraw=-1),
-    "needs an optimizer, not function": lambda: Phase(Adam, 2),
+    "steps must be a whole number of at least 1, not 0": lambda: phase(0),
+    "steps must be a whole number of at least 1, not 2.5": lambda: phase(2.5),
+    "redraw must be a whole number of at least 0, not -1": lambda: phase(redraw=-1),
+    "needs an optimizer, not the class Adam itself": lambda: Phase(Adam, 2),
     "until must be a condition, not function": lambda: phase(until=lambda m: True),
-    "every 1 or more steps, not 0": lambda: phase(until=LossBelow(1.0, every=0)),
+    "condition's looks must be a whole number of at least 1, not 0": lambda: phase(until=LossBelow(1.0, every=0)),
     "a program is one phase or a list of phases": lambda: fit(mlp(), data(), []),
     "log_every must be a whole number": lambda: fit(mlp(), data(), ADAM, log_every=0),
-    "must be a floating-point type, not int32": lambda: fit(mlp(), data(), ADAM, precision=np.int32),
+    "must be a floating-point type, not <class 'numpy.int32'>": lambda: fit(mlp(), data(), ADAM, precision=np.int32),
+    "must be a floating-point type, not 'floaty'": lambda: fit(mlp(), data(), ADAM, precision="floaty"),
+    "steps must be a whole number of at least 1, not True": lambda: phase(True),
+    r"needs its rows on the device.* \(validation term 'data'\)": lambda: fit(mlp(), data(), ADAM, validation=host()),
+    r"must be a finite number, but is nan \(row 1": lambda: Supervised(
+        Rows((X, np.where(np.arange(12)[:, None] == 1, np.nan, Y))), loss=SquaredError()
+    ),
     "batch size 13 is not between 1 and": lambda: data(batch_size=13),
     r"cannot enter a compiled loop \(term 'data'\)": lambda: fit(mlp(), host(), ADAM, mode=Mode.LOOP),
     r"6 examples cannot be spread evenly over 4 devices \(term 'data'\)": lambda: fit(

@@ -27,7 +27,32 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "adam": ("Adam", {"lr": 0.01}),
     "adam, other memories": ("Adam", {"lr": 0.02, "betas": [0.8, 0.95], "eps": 1e-4}),
     "adamw": ("AdamW", {"lr": 0.01, "weight_decay": 0.1}),
+    "adagrad": ("Adagrad", {"lr": 0.1}),
+    "rmsprop": ("RMSprop", {"lr": 0.01}),
+    "rmsprop, momentum": ("RMSprop", {"lr": 0.01, "alpha": 0.9, "eps": 1e-4, "momentum": 0.5}),
 }
+RATE, LENGTH = 0.1, 60
+# name -> (class of torch.optim.lr_scheduler, its arguments), on an SGD of rate RATE, for LENGTH steps
+SCHEDULES: dict[str, tuple[str, dict[str, Any]]] = {
+    "step": ("StepLR", {"step_size": 7, "gamma": 0.5}),
+    "cosine": ("CosineAnnealingLR", {"T_max": LENGTH, "eta_min": 0.001}),
+    "restarts": ("CosineAnnealingWarmRestarts", {"T_0": 8, "T_mult": 1, "eta_min": 0.001}),
+    "growing restarts": ("CosineAnnealingWarmRestarts", {"T_0": 8, "T_mult": 2, "eta_min": 0.001}),
+    "one-cycle": ("OneCycleLR", {"max_lr": RATE, "total_steps": LENGTH, "cycle_momentum": False}),
+    "triangular": ("CyclicLR", {"base_lr": 0.01, "max_lr": RATE, "step_size_up": 6, "cycle_momentum": False}),
+    "triangular2": (
+        "CyclicLR",
+        {"base_lr": 0.01, "max_lr": RATE, "step_size_up": 6, "mode": "triangular2", "cycle_momentum": False},
+    ),
+    "exp_range": (
+        "CyclicLR",
+        {
+            "base_lr": 0.01, "max_lr": RATE, "step_size_up": 6, "mode": "exp_range", "gamma": 0.97,
+            "cycle_momentum": False,
+        },
+    ),
+    "warm-up": ("LinearLR", {"start_factor": 0.1, "total_iters": 9}),
+}  # fmt: skip
 MINIMIZER = {
     "lr": 1.0,
     "max_iter": 2_000,
@@ -73,8 +98,17 @@ def record() -> dict[str, Any]:
 
     optimizer.step(closure)
     minimum = {"cost": closure().item(), "params": {key: value.detach().tolist() for key, value in p.items()}}
+    rates = {}
+    for name, (kind, arguments) in SCHEDULES.items():
+        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=RATE)
+        scheduler = getattr(torch.optim.lr_scheduler, kind)(optimizer, **arguments)
+        rates[name] = []
+        for _ in range(LENGTH):
+            rates[name].append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            scheduler.step()
     versions = {"torch": torch.__version__, "python": platform.python_version()}
-    return {"versions": versions, "runs": runs, "minimum": minimum}
+    return {"versions": versions, "runs": runs, "minimum": minimum, "rates": rates}
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import pytest
 from thalweg.errors import UserError
 from thalweg.losses import squared_error
 from thalweg.objective import Objective, Supervised, split
-from thalweg.optim import LBFGS, SGD, Adam, AdamW, Averaged, FirstOrder
+from thalweg.optim import LBFGS, SGD, AdaGrad, Adam, AdamW, Averaged, FirstOrder, Muon, RMSprop
 
 HERE = Path(__file__).parent
 RECORDED = json.loads((HERE / "torch_trajectories.json").read_text(encoding="utf-8"))
@@ -27,6 +27,9 @@ OURS = {
     "adam": lambda: Adam(0.01),
     "adam, other memories": lambda: Adam(0.02, b1=0.8, b2=0.95, eps=1e-4),
     "adamw": lambda: AdamW(0.01, decay=0.1),
+    "adagrad": lambda: AdaGrad(0.1),
+    "rmsprop": lambda: RMSprop(0.01),
+    "rmsprop, momentum": lambda: RMSprop(0.01, decay=0.9, eps=1e-4, momentum=0.5),
 }
 
 
@@ -188,7 +191,7 @@ def test_a_schedule_is_a_function_of_the_step():
 
 
 @pytest.mark.parametrize("rate", [0, -1e-3, float("nan"), float("inf"), "fast", None])
-@pytest.mark.parametrize("make", [SGD, Adam, AdamW])
+@pytest.mark.parametrize("make", [SGD, AdaGrad, RMSprop, Adam, AdamW, Muon])
 def test_refuses_rates_that_are_none(make, rate):
     with pytest.raises(UserError, match="learning rate must be a number above 0"):
         make(rate)
@@ -204,6 +207,11 @@ def test_refuses_rates_that_are_none(make, rate):
         (lambda: Adam(0.1, b1=1.0), "b1 and b2"),
         (lambda: Adam(0.1, b2=-0.5), "b1 and b2"),
         (lambda: AdamW(0.1, eps=-1e-8), "b1 and b2"),
+        (lambda: AdaGrad(0.1, eps=0.0), "eps must be"),
+        (lambda: RMSprop(0.1, decay=1.0), "decay must be"),
+        (lambda: RMSprop(0.1, momentum=-0.1), "momentum must be"),
+        (lambda: Muon(0.1, momentum=1.0), "momentum must be"),
+        (lambda: FirstOrder("adam"), "needs an Optax gradient transform, not str"),
         (lambda: AdamW(0.1, decay=-1.0), "weight decay"),
         (lambda: AdamW(0.1, decay=float("nan")), "weight decay"),
         (lambda: Averaged(Adam(0.1), decay=1.0), "average's decay"),

@@ -13,6 +13,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -434,11 +435,17 @@ def test_the_environment_says_what_the_run_depends_on() -> None:
     assert environment["platform"] == jax.default_backend()
     assert environment["device_count"] == jax.device_count()
     assert environment["device_kind"] == jax.devices()[0].device_kind
-    assert (environment["precision"], environment["matmul_precision"], environment["seed"]) == ("float32", "default", 7)
-    with jax.enable_x64(True), jax.default_matmul_precision("highest"):
+    assert (environment["precision"], environment["seed"]) == ("float32", 7)
+    with jax.enable_x64(True):
         scoped = describe_environment()
-    assert (scoped["precision"], scoped["matmul_precision"], scoped["seed"]) == ("float64", "highest", None)
+    assert (scoped["precision"], scoped["seed"]) == ("float64", None)
     assert describe_environment(precision="bfloat16")["precision"] == "bfloat16"
+
+
+def test_the_environment_says_when_the_run_began() -> None:
+    before = datetime.now(UTC).replace(microsecond=0)
+    begun = datetime.fromisoformat(describe_environment()["begun"])
+    assert before <= begun <= datetime.now(UTC)
 
 
 def test_the_environment_names_the_commit(repository: Path) -> None:

@@ -52,6 +52,11 @@ class AbstractSource(eqx.Module):
         """Whether batches come from `stream` on the host instead of `draw` inside the compiled step."""
         return False
 
+    @property
+    def held(self) -> PyTree:
+        """All examples, where they are held; None from a source that draws them."""
+        return None
+
     def init(self, key: Key) -> PyTree:
         """The source's moving state."""
         raise NotImplementedError
@@ -148,6 +153,10 @@ class Rows(AbstractSource):
     def varies(self) -> bool:
         return self.batch_size is not None
 
+    @property
+    def held(self) -> PyTree:
+        return self.values
+
     def few(self, count: int) -> Examples:
         return _first(Examples(self.values, self.weights), count)
 
@@ -191,6 +200,10 @@ class HostRows(AbstractSource):
     @property
     def on_host(self) -> bool:
         return True
+
+    @property
+    def held(self) -> PyTree:
+        return self.rows.tree.values
 
     def few(self, count: int) -> Examples:
         return _first(self.rows.tree, count)

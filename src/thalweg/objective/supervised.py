@@ -63,8 +63,9 @@ class Supervised(AbstractTerm):
             raise UserError("a supervised term needs targets", remedy="Pass `y`, or a source of pairs (x, y).")
         if y is not None and len(x_rows := _rows(x)) and len(y_rows := _rows(y)) and x_rows[0] != y_rows[0]:
             raise UserError(f"{x_rows[0]} inputs but {y_rows[0]} targets", remedy="Each input needs one target.")
-        if y is not None and isinstance(loss, AbstractLoss):
-            loss.check_targets(y)
+        held = x.held if isinstance(x, AbstractSource) else (x, y)
+        if isinstance(loss, AbstractLoss) and isinstance(held, tuple) and len(held) == 2:
+            loss.check_targets(held[1])
         self.source = x if y is None else Rows((x, y), weights=weights, batch_size=batch_size)
         self.loss_function = loss
         self.weight = weight

@@ -1,14 +1,29 @@
 """The walk: optimizers, each one pure step on a Problem."""
 
+from thalweg.optim.averaging import Averaged as Averaged
 from thalweg.optim.first_order import SGD as SGD
+from thalweg.optim.first_order import AbstractFirstOrder as AbstractFirstOrder
+from thalweg.optim.first_order import AdaGrad as AdaGrad
 from thalweg.optim.first_order import Adam as Adam
 from thalweg.optim.first_order import AdamW as AdamW
-from thalweg.optim.first_order import Averaged as Averaged
 from thalweg.optim.first_order import FirstOrder as FirstOrder
+from thalweg.optim.first_order import Muon as Muon
+from thalweg.optim.first_order import RMSprop as RMSprop
 from thalweg.optim.least_squares import LevenbergMarquardt as LevenbergMarquardt
 from thalweg.optim.optimizer import AbstractOptimizer as AbstractOptimizer
 from thalweg.optim.optimizer import Ended as Ended
 from thalweg.optim.optimizer import StepInfo as StepInfo
 from thalweg.optim.players import Player as Player
 from thalweg.optim.players import Players as Players
+from thalweg.optim.quasi_newton import BFGS as BFGS
 from thalweg.optim.quasi_newton import LBFGS as LBFGS
+from thalweg.optim.schedules import AbstractSchedule as AbstractSchedule
+from thalweg.optim.schedules import Constant as Constant
+from thalweg.optim.schedules import Cosine as Cosine
+from thalweg.optim.schedules import CosineRestarts as CosineRestarts
+from thalweg.optim.schedules import ExpRange as ExpRange
+from thalweg.optim.schedules import OneCycle as OneCycle
+from thalweg.optim.schedules import StepDecay as StepDecay
+from thalweg.optim.schedules import Triangular as Triangular
+from thalweg.optim.schedules import Triangular2 as Triangular2
+from thalweg.optim.schedules import WarmUp as WarmUp

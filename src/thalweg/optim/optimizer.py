@@ -6,9 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from thalweg.errors import UserError
 from thalweg.objective.problem import Evaluation, Problem
 from thalweg.types import Key, Params, PyTree, Scalar
 
@@ -72,6 +70,13 @@ class AbstractOptimizer(eqx.Module):
         """The params to judge and to keep; they differ from the walking ones when an optimizer averages."""
         return params
 
+    def check_steps(self, steps: int) -> None:
+        """Refuse a phase of this many steps if it cannot be meant, such as one shorter than the rate's schedule.
+
+        Raises:
+            UserError: what does not fit.
+        """
+
     @property
     def descends(self) -> bool:
         """Whether the objective is meant to fall, so that a verdict may rest on it. In a game it is not."""
@@ -92,12 +97,3 @@ def value_and_gradient(problem: Problem, params: Params) -> tuple[Scalar, Evalua
 def select(condition: Any, yes: PyTree, no: PyTree) -> PyTree:
     """`where(condition, yes, no)` leaf by leaf, for pytrees of one structure."""
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
-
-
-def checked_rate(rate: Any, name: str = "learning rate") -> Any:
-    """A rate or schedule (step -> rate) as given; a number must be finite and above 0."""
-    if callable(rate):
-        return rate
-    if not (isinstance(rate, int | float | np.number) and 0 < rate < float("inf")):
-        raise UserError(f"the {name} must be a number above 0, not {rate!r}", remedy="A common start is 1e-3.")
-    return float(rate)

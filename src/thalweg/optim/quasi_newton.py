@@ -1,4 +1,6 @@
-"""L-BFGS with one evaluation a step: the line search's bracket is part of the state."""
+"""L-BFGS and BFGS with one evaluation a step: the line search's bracket is part of the state."""
+
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -7,6 +9,7 @@ from jax.flatten_util import ravel_pytree
 
 from thalweg.errors import UserError
 from thalweg.objective.problem import Problem
+from thalweg.optim.curvature import AbstractCurvature, InverseHessian, RecentPairs, is_positive
 from thalweg.optim.optimizer import STRAIGHT, AbstractOptimizer, Ended, StepInfo, select, value_and_gradient
 from thalweg.types import Key, Params, Scalar
 
@@ -40,74 +43,53 @@ class Search(eqx.Module):
     trials: jax.Array
 
 
-class History(eqx.Module):
-    """The last m curvature pairs, in a ring.
-
-    Attributes:
-        s: differences of params, (m, n).
-        y: differences of gradients, (m, n).
-        count: pairs taken so far, int32.
-    """
-
-    s: jax.Array
-    y: jax.Array
-    count: jax.Array
-
-
-class LBFGSState(eqx.Module):
+class QuasiNewtonState(eqx.Module):
     """Everything at the present params, the history, and the search."""
 
     value: Scalar
     gradient: jax.Array
     parts: dict[str, Scalar]
-    history: History
+    history: AbstractCurvature
     search: Search
     restarts: jax.Array
     ended: jax.Array
 
 
-class LBFGS(AbstractOptimizer):
-    """Limited-memory BFGS (Liu and Nocedal, 1989), one evaluation a step.
+class AbstractQuasiNewton(AbstractOptimizer):
+    """A quasi-Newton method, one evaluation a step.
 
     Each step evaluates one trial point. If it meets the weak Wolfe conditions (or Hager and Zhang's approximate ones,
     2005, where the decrease drowns in rounding), the params move there; if not, the bracket narrows (Lewis and Overton,
     2013, with cubic interpolation) and the params stay. The last trial of a search need only decrease the cost. A
-    search that finds nothing is begun once more along the steepest descent with the history forgotten; then the
+    search that finds nothing is begun once more along the steepest descent with the curvature forgotten; then the
     optimizer has ended.
 
-    Args:
-        memory: curvature pairs kept.
-        trials: evaluations allowed to one search.
-
-    >>> optimizer = LBFGS(memory=10)
+    Attributes:
+        trials: evaluations allowed to one search, at least 2.
     """
 
-    memory: int = eqx.field(static=True)
-    trials: int = eqx.field(static=True)
+    trials: eqx.AbstractVar[int]
 
-    def __init__(self, *, memory: int = 10, trials: int = 20):
-        if memory < 1 or trials < 2:
-            raise UserError(f"L-BFGS needs memory ≥ 1 and trials ≥ 2, not {memory} and {trials}")
-        self.memory, self.trials = memory, trials
+    def curvature(self, like: jax.Array) -> AbstractCurvature:
+        """The estimate before the first pair, for params (n,) like these."""
+        raise NotImplementedError
 
-    def init(self, problem: Problem, params: Params, key: Key) -> LBFGSState:
+    def init(self, problem: Problem, params: Params, key: Key) -> QuasiNewtonState:
         total, evaluation, gradient = value_and_gradient(problem, params)
         g = ravel_pytree(gradient)[0]
-        pairs = jnp.zeros((self.memory, g.size), g.dtype)
-        history = History(pairs, pairs, jnp.zeros((), jnp.int32))
         zero = jnp.zeros((), jnp.int32)
-        return LBFGSState(total, g, evaluation.parts, history, _steepest(total, g), zero, zero)
+        return QuasiNewtonState(total, g, evaluation.parts, self.curvature(g), _steepest(total, g), zero, zero)
 
-    def redraw(self, problem: Problem, params: Params, state: LBFGSState) -> LBFGSState:
+    def redraw(self, problem: Problem, params: Params, state: QuasiNewtonState) -> QuasiNewtonState:
         total, evaluation, gradient = value_and_gradient(problem, params)
         g = ravel_pytree(gradient)[0]
         search = _begin(total, g, state.history)
         zero = jnp.zeros((), jnp.int32)
-        return LBFGSState(total, g, evaluation.parts, state.history, search, zero, zero)
+        return QuasiNewtonState(total, g, evaluation.parts, state.history, search, zero, zero)
 
     def step(
-        self, problem: Problem, params: Params, state: LBFGSState, key: Key
-    ) -> tuple[Params, LBFGSState, StepInfo]:
+        self, problem: Problem, params: Params, state: QuasiNewtonState, key: Key
+    ) -> tuple[Params, QuasiNewtonState, StepInfo]:
         flat, unravel = ravel_pytree(params)
         search = state.search
         trial = flat + search.step * search.direction
@@ -125,7 +107,7 @@ class LBFGS(AbstractOptimizer):
         accepted = going & ((curved & (decreased | flat_enough)) | (last & decreased & (value < state.value)))
 
         moved_history = _remember(state.history, search.step * search.direction, g - state.gradient)
-        arrived = LBFGSState(
+        arrived = QuasiNewtonState(
             value,
             g,
             evaluation.parts,
@@ -146,7 +128,9 @@ class LBFGS(AbstractOptimizer):
         )
         return unravel(jnp.where(accepted, trial, flat)), after, info
 
-    def _narrow(self, state: LBFGSState, value: Scalar, slope: Scalar, decreased: Scalar, finite: Scalar) -> LBFGSState:
+    def _narrow(
+        self, state: QuasiNewtonState, value: Scalar, slope: Scalar, decreased: Scalar, finite: Scalar
+    ) -> QuasiNewtonState:
         """The state after a trial that was not accepted: too long if the cost did not decrease, else too short."""
         search = state.search
         too_long = ~decreased
@@ -176,12 +160,11 @@ class LBFGS(AbstractOptimizer):
             search.trials + 1,
         )
         spent = narrowed.trials >= self.trials
-        forgotten = eqx.tree_at(lambda h: h.count, state.history, jnp.zeros_like(state.history.count))
-        again = LBFGSState(
+        again = QuasiNewtonState(
             state.value,
             state.gradient,
             state.parts,
-            forgotten,
+            state.history.forgotten(),
             _steepest(state.value, state.gradient),
             state.restarts + 1,
             state.ended,
@@ -193,6 +176,60 @@ class LBFGS(AbstractOptimizer):
         final = eqx.tree_at(lambda s: s.ended, state, ended)
         keep = eqx.tree_at(lambda s: s.search, state, narrowed)
         return select(spent, select(state.restarts > 0, final, again), keep)
+
+
+class LBFGS(AbstractQuasiNewton):
+    """Limited-memory BFGS (Liu and Nocedal, 1989), one evaluation a step.
+
+    Args:
+        memory: curvature pairs kept.
+        trials: evaluations allowed to one line search.
+
+    >>> optimizer = LBFGS(memory=10)
+    """
+
+    memory: int = eqx.field(static=True)
+    trials: int = eqx.field(static=True)
+
+    def __init__(self, *, memory: int = 10, trials: int = 20):
+        if memory < 1 or trials < 2:
+            raise UserError(f"L-BFGS needs memory ≥ 1 and trials ≥ 2, not {memory} and {trials}")
+        self.memory, self.trials = memory, trials
+
+    def curvature(self, like: jax.Array) -> RecentPairs:
+        pairs = jnp.zeros((self.memory, like.size), like.dtype)
+        return RecentPairs(pairs, pairs, jnp.zeros((), jnp.int32))
+
+
+class BFGS(AbstractQuasiNewton):
+    """BFGS with the whole inverse Hessian (Nocedal and Wright, 2006, algorithm 6.1), one evaluation a step.
+
+    Fewer evaluations than `LBFGS` where curvatures are very different, for n² numbers of memory and n² work a step.
+
+    Args:
+        trials: evaluations allowed to one line search.
+    Raises:
+        UserError: when a phase begins with more than `BFGS.LARGEST` params.
+
+    >>> optimizer = BFGS()
+    """
+
+    LARGEST: ClassVar[int] = 5_000
+
+    trials: int = eqx.field(static=True)
+
+    def __init__(self, *, trials: int = 20):
+        if trials < 2:
+            raise UserError(f"BFGS needs trials ≥ 2, not {trials}")
+        self.trials = trials
+
+    def curvature(self, like: jax.Array) -> InverseHessian:
+        if like.size > self.LARGEST:
+            raise UserError(
+                f"BFGS keeps a matrix of {like.size:,} × {like.size:,} numbers for as many params",
+                remedy=f"LBFGS() keeps a few vectors instead; BFGS is for at most {self.LARGEST:,} params.",
+            )
+        return InverseHessian(jnp.eye(like.size, dtype=like.dtype), jnp.zeros((), jnp.int32))
 
 
 def _ended_at(value: Scalar, g: jax.Array, flat: jax.Array) -> jax.Array:
@@ -213,49 +250,16 @@ def _steepest(value: Scalar, g: jax.Array) -> Search:
     return _search(value, g, -g, 1 / jnp.maximum(norm, 1))
 
 
-def _begin(value: Scalar, g: jax.Array, history: History) -> Search:
+def _begin(value: Scalar, g: jax.Array, history: AbstractCurvature) -> Search:
     """Search along the quasi-Newton direction; along −g while there is no pair or if it does not descend."""
-    direction = -_two_loop(g, history)
+    direction = -history.product(g)
     descends = (history.count > 0) & (jnp.vdot(g, direction) < 0)
     return select(descends, _search(value, g, direction, jnp.ones((), g.dtype)), _steepest(value, g))
 
 
-def _remember(history: History, s: jax.Array, y: jax.Array) -> History:
+def _remember(history: AbstractCurvature, s: jax.Array, y: jax.Array) -> AbstractCurvature:
     """The history with one more pair, if its curvature is clearly positive."""
-    memory = history.s.shape[0]
-    positive = jnp.vdot(s, y) > jnp.finfo(s.dtype).eps * jnp.vdot(y, y)
-    at = history.count % memory
-    taken = History(history.s.at[at].set(s), history.y.at[at].set(y), history.count + 1)
-    return select(positive, taken, history)
-
-
-def _two_loop(g: jax.Array, history: History) -> jax.Array:
-    """Inverse-Hessian product, algorithm 7.4 of Nocedal and Wright (2006).
-
-    Pairs that are not there yet are passed over instead of left out: were the number of turns to differ between members
-    on several devices, the devices would have to ask each other after every turn.
-    """
-    memory = history.s.shape[0]
-    kept = jnp.minimum(history.count, memory)
-    sy = jnp.einsum("mn,mn->m", history.s, history.y)
-    inverse = jnp.where(sy > 0, 1 / jnp.where(sy > 0, sy, jnp.ones_like(sy)), jnp.zeros_like(sy))
-
-    def back(i: jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        q, alphas = carry
-        at = (history.count - 1 - i) % memory
-        alpha = jnp.where(i < kept, inverse[at] * jnp.vdot(history.s[at], q), 0)
-        return q - alpha * history.y[at], alphas.at[at].set(alpha)
-
-    def forth(i: jax.Array, r: jax.Array, alphas: jax.Array) -> jax.Array:
-        at = (history.count + i) % memory  # the oldest first, once the ring is full
-        beta = inverse[at] * jnp.vdot(history.y[at], r)
-        return r + jnp.where(i >= memory - kept, alphas[at] - beta, 0) * history.s[at]
-
-    q, alphas = jax.lax.fori_loop(0, memory, back, (g, jnp.zeros(memory, g.dtype)))
-    last = (history.count - 1) % memory
-    yy = jnp.vdot(history.y[last], history.y[last])
-    scale = jnp.where(yy > 0, sy[last] / jnp.where(yy > 0, yy, jnp.ones_like(yy)), jnp.ones_like(yy))
-    return jax.lax.fori_loop(0, memory, lambda i, r: forth(i, r, alphas), scale * q)
+    return select(is_positive(s, y), history.take(s, y), history)
 
 
 def _cubic_minimum(a: Scalar, fa: Scalar, da: Scalar, b: Scalar, fb: Scalar, db: Scalar) -> Scalar:

@@ -10,6 +10,7 @@ import numpy as np
 
 from thalweg.errors import UserError
 from thalweg.objective import AbstractTerm, Objective
+from thalweg.train.description import described, program_described
 from thalweg.train.interrupts import Interrupts
 from thalweg.train.journal import Journal
 from thalweg.train.loop import PhaseRun, Position, Streams
@@ -107,7 +108,8 @@ class Course:
                     self.checkpoint(prepared, travellers, position)
         finally:
             streams.close()
-        conduct = {"phase": index} | prepared.conduct | {"first_stretch_seconds": round(runner.first_seconds, 3)}
+        what = {"phase": index, "optimizer": described(self.phases[index].optimizer), "steps": self.phases[index].steps}
+        conduct = what | prepared.conduct | {"first_stretch_seconds": round(runner.first_seconds, 3)}
         self.journal.conduct.append(conduct)
         self.checkpoint(prepared, travellers, position, permanent=not self.interrupts.arrived)
         alive = self.count_deaths(prepared)
@@ -133,6 +135,7 @@ class Course:
         tree = self.journal.restore(like)
         members = prepared.members
         members.restore(tree["members"])
+        _note_changes(place, self.phases, self.journal)
         self.deaths.update({int(i): death for i, death in place["deaths"].items()})
         if prepared.cadence.validate:
             scores = zip(
@@ -166,6 +169,7 @@ class Course:
             "phase": position.phase,
             "step": position.step,
             "steps": [phase.steps for phase in self.phases],
+            "program": program_described(list(self.phases)),
             "origin": self.origin,
             "conduct": _conduct(prepared),
             "log_every": prepared.cadence.log,
@@ -345,6 +349,15 @@ def _refuse_other(place: dict[str, Any], origin: dict[str, Any], phases: Sequenc
             f"the checkpoint is of a program of {before} steps, not of {now}",
             remedy="Resume with the program it was begun with; only the last phase may be made longer.",
         )
+
+
+def _note_changes(place: dict[str, Any], phases: Sequence[Phase], journal: Journal) -> None:
+    """Log what differs from the program of the checkpoint: a lower rate is allowed, and may be why it goes on."""
+    changes = zip(place["program"], program_described(list(phases)), strict=True)
+    for index, (before, now) in enumerate(changes):
+        if before != now:
+            what = f"resumed with another phase {index + 1}: {now}; it was {before}"
+            journal.decision(place["phase"], place["step"], what, {})
 
 
 def _refuse_difference(how: str, before: dict[str, Any], now: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from thalweg.train.interrupts import Interrupts
 from thalweg.train.journal import Journal, checked_name
 from thalweg.train.members import Layout, Mode, automatic_layout
 from thalweg.train.phases import Choices
-from thalweg.train.program import Phase
+from thalweg.train.program import Phase, floating_dtype
 from thalweg.train.record import RunDirectory
 from thalweg.train.verdict import Status, Verdict
 from thalweg.types import PyTree
@@ -108,7 +108,8 @@ def fit(
         seed: everything random in the run follows from it.
         validation: scored in inference mode every `validate_every` steps; the model of the lowest score is returned.
         validate_every: steps; by default as often as rows are logged.
-        precision: dtype of params and data; None keeps the model's own. 64-bit is switched on within the call only.
+        precision: dtype of params and data; None keeps the model's own. 64-bit is switched on within the call only:
+            call a float64 model that comes back within `with jax.enable_x64(True):`.
         mode: how many steps go into one compiled program; None chooses by `automatic_mode`.
         devices: spread each batch over these; None uses one.
         run: a run folder, locked (within `with run:`); rows, decisions, checkpoints and the verdict go there. A
@@ -118,6 +119,8 @@ def fit(
         checkpoint_seconds: least time between checkpoints; a signal is answered by one at once, within a run.
         callbacks: listeners, such as `progress_callback()`.
         raise_failures: raise `FitFailed` when the verdict is a failure, instead of returning it.
+    Returns:
+        the model, its verdict, and what was logged.
     Raises:
         UserError: arguments that cannot work, named; or a checkpoint of another fit.
         DamagedError: the latest checkpoint is not what was written; an older one that is whole is named.
@@ -244,6 +247,14 @@ def _fit(
                 where=f"phase {index + 1}",
                 remedy="Pass validation=Objective(…) to fit.",
             )
+    if choices.validation is not None and choices.validation.host_terms:
+        raise UserError(
+            "a validation score needs its rows on the device, and these stay on the host",
+            where=f"validation term '{choices.validation.host_terms[0]}'",
+            remedy="Validate on Rows(…), a part of the rows if all are too many.",
+        )
+    if choices.precision is not None:
+        floating_dtype(choices.precision)
     for count, what in ((choices.log_every, "log_every"), (choices.validate_every, "validate_every")):
         if count is not None and (type(count) is not int or count < 1):
             raise UserError(f"{what} must be a whole number, at least 1, not {count}")

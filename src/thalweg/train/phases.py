@@ -20,7 +20,7 @@ from thalweg.train.members import (
     automatic_mode,
     batch_sharding,
 )
-from thalweg.train.program import Phase
+from thalweg.train.program import Phase, floating_dtype
 from thalweg.train.traced import has_convolution, used_inputs
 from thalweg.train.walk import NEVER, Best, State, Tally, Walk, int32
 from thalweg.types import PyTree
@@ -141,10 +141,7 @@ def phase_dtype(model: PyTree, phase: Phase, precision: Any) -> np.dtype:
                 remedy="Pass precision= to fit.",
             )
         chosen = dtypes.pop()
-    dtype = np.dtype(chosen)
-    if not jnp.issubdtype(dtype, jnp.floating):
-        raise UserError(f"precision must be a floating-point type, not {dtype}")
-    return dtype
+    return floating_dtype(chosen)
 
 
 def prepare(travellers: Sequence[Traveller], objective: Objective, phase: Phase, choices: Choices) -> Prepared:

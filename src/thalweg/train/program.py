@@ -59,7 +59,7 @@ class LossBelow(AbstractCondition):
     """
 
     level: float
-    every: int = eqx.field(static=True, default=100)
+    every: int = eqx.field(static=True, default=100, kw_only=True)
 
     def check(self, problem, params, monitor, state, key):
         return state, monitor.total < self.level, {"total": monitor.total}
@@ -76,7 +76,7 @@ class Plateau(AbstractCondition):
 
     patience: int = eqx.field(static=True, default=10)
     improvement: float = 1e-3
-    every: int = eqx.field(static=True, default=100)
+    every: int = eqx.field(static=True, default=100, kw_only=True)
 
     def init(self) -> PyTree:
         return jnp.asarray(jnp.inf, jnp.float32), jnp.zeros((), jnp.int32)
@@ -99,7 +99,7 @@ class NoImprovement(AbstractCondition):
     """
 
     steps: int = eqx.field(static=True)
-    every: int = eqx.field(static=True, default=100)
+    every: int = eqx.field(static=True, default=100, kw_only=True)
     needs_validation: ClassVar[bool] = True
 
     def check(self, problem, params, monitor, state, key):
@@ -116,7 +116,7 @@ class When(AbstractCondition):
     """
 
     predicate: Callable[[Monitor], Any] = eqx.field(static=True)
-    every: int = eqx.field(static=True, default=100)
+    every: int = eqx.field(static=True, default=100, kw_only=True)
 
     def check(self, problem, params, monitor, state, key):
         return state, self.predicate(monitor), {"total": monitor.total}
@@ -156,18 +156,47 @@ class Phase(eqx.Module):
     ):
         if not isinstance(optimizer, AbstractOptimizer):
             raise UserError(
-                f"a phase needs an optimizer, not {type(optimizer).__name__}",
-                remedy="Wrap an Optax transform: FirstOrder(optax.…).",
+                f"a phase needs an optimizer, not {_kind(optimizer)}",
+                remedy="Adam(1e-3), for instance; wrap an Optax transform: FirstOrder(optax.…).",
             )
-        if not (isinstance(steps, int | np.integer) and steps >= 1):
-            raise UserError(f"a phase needs at least one step, not {steps!r}")
+        _check_count(steps, 1, "a phase's steps", "Give the most steps that the phase may take.")
         if not (until is None or isinstance(until, AbstractCondition)):
             raise UserError(
                 f"until must be a condition, not {type(until).__name__}", remedy="Wrap a predicate: When(predicate)."
             )
-        if redraw < 0:
-            raise UserError(f"redraw must not be negative, but is {redraw}", remedy="0 keeps one batch for the phase.")
-        if until is not None and until.every < 1:
-            raise UserError(f"a condition must be looked at every 1 or more steps, not {until.every}")
+        optimizer.check_steps(int(steps))
+        _check_count(redraw, 0, "redraw", "0 keeps one batch for the phase.")
+        if until is not None:
+            _check_count(until.every, 1, "the steps between a condition's looks", "every=100, say.")
         self.optimizer, self.steps, self.until, self.redraw = optimizer, int(steps), until, int(redraw)
-        self.where, self.precision = where, None if precision is None else np.dtype(precision)
+        self.where, self.precision = where, None if precision is None else floating_dtype(precision)
+
+
+def floating_dtype(precision: Any) -> np.dtype:
+    """A precision as a floating-point dtype.
+
+    Raises:
+        UserError: it is none.
+
+    >>> floating_dtype("float32")
+    dtype('float32')
+    """
+    try:
+        dtype = np.dtype(precision)
+    except TypeError:
+        dtype = None
+    if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+        raise UserError(
+            f"precision must be a floating-point type, not {precision!r}", remedy="jnp.float32 or jnp.float64."
+        )
+    return dtype
+
+
+def _kind(value: Any) -> str:
+    """What a value is, for somebody who forgot to call a class."""
+    return f"the class {value.__name__} itself" if isinstance(value, type) else type(value).__name__
+
+
+def _check_count(value: Any, least: int, what: str, remedy: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not least <= value < 2**31:
+        raise UserError(f"{what} must be a whole number of at least {least}, not {value!r}", remedy=remedy)
