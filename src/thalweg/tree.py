@@ -192,6 +192,8 @@ def _restore(name: str, leaf: Any, leaves: NamedLeaves, where: str | None) -> An
             except (ValueError, TypeError) as error:
                 what = f"leaf {name!r} is no key of the implementation {implementation!r}: {error}"
                 raise UserError(what, where=where) from error
+        if name in leaves.weak and implementation is None and not isinstance(leaf, (np.ndarray, np.generic)):
+            value = _weak(array)
         if value.shape != leaf.shape or value.dtype != leaf.dtype:
             saved, now = (f"{one.dtype}{list(one.shape)}" for one in (value, leaf))
             raise UserError(
@@ -203,8 +205,6 @@ def _restore(name: str, leaf: Any, leaves: NamedLeaves, where: str | None) -> An
             return array[()]
         if isinstance(leaf, np.ndarray):
             return array
-        if name in leaves.weak:
-            value = _weak(array)
         placed = None if isinstance(leaf, jax.Array) and not leaf.committed else leaf.sharding
         return jax.device_put(value, placed)
 

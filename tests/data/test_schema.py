@@ -336,6 +336,16 @@ def test_numbers_that_are_names_are_the_same_with_and_without_a_decimal_point():
         np.testing.assert_array_equal(schema.encode(pd.DataFrame({"zip": zips})).features, [[0, 1, 0], [0, 0, 1]])
 
 
+def test_numbers_that_are_new_codes_are_outside_and_not_refused():
+    frame = pd.DataFrame({"zip": [8001, 8002, np.nan, 8001], "y": [1.5, 2.5, 3.5, 4.5]})
+    schema = learn_schema(frame, "y", np.arange(4), categorical=["zip"])
+    table = schema.encode(pd.DataFrame({"zip": [9000, 9001]}))
+    np.testing.assert_array_equal(table.features, np.zeros((2, 3)))
+    assert [table.outside_columns(row) for row in range(2)] == [("zip",), ("zip",)]
+    dates = pd.DataFrame({"zip": pd.date_range("2024-01-01", periods=2)})
+    refused(lambda: schema.encode(dates, "new.csv"), "'zip' must hold categories", "dates")
+
+
 def test_an_empty_table_and_an_all_missing_column_can_be_encoded():
     schema = learn_schema(houses(), "price", ALL)
     assert schema.encode(houses().head(0)).features.shape == (0, 9)

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -117,14 +117,17 @@ def load_model(
     )
     if like is not None:
         return rebuild(like, leaves, where=str(folder)), content["metadata"]
-    if content["spec"] is None:
+    if content.get("spec") is None:
         raise UserError(
             f"this model file holds tensors only, because its model is not all of thalweg's classes: "
-            f"{content['foreign']}",
+            f"{content.get('foreign')}",
             where=str(folder),
             remedy="Load it with like=a model of the same structure.",
         )
-    skeleton = from_spec(content["spec"], classes)
+    try:
+        skeleton = from_spec(content["spec"], classes)
+    except RecursionError as error:
+        raise DamagedError("the model's description is too deep", where=str(folder), remedy=_COPY) from error
     try:
         return rebuild(skeleton, leaves, where=str(folder / TENSORS)), content["metadata"]
     except UserError as error:
@@ -187,6 +190,8 @@ def _read_description(file: Path) -> dict[str, Any]:
             raise UserError(what, where=str(file), remedy="Load it with the thalweg that wrote it.")
         if content.get("description_sha256") != _digest(content):
             raise ValueError("its content is not what its sum says")
+        if odd := next((name for name, is_right in _ENTRIES.items() if not is_right(content.get(name))), None):
+            raise ValueError(f"its entry {odd!r} is missing or of another kind than it should be")
     except (ValueError, RecursionError) as error:
         raise DamagedError(f"the model's description is damaged: {error}", where=str(file), remedy=_COPY) from error
     return content
@@ -208,5 +213,18 @@ def _read_tensors(file: Path, sha256: str) -> dict[str, np.ndarray]:
         arrays[name] = np.frombuffer(tensor["data"], dtype).reshape(tensor["shape"])
     return arrays
 
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(one, str) for one in value.values())
+
+
+_ENTRIES: Mapping[str, Callable[[Any], bool]] = {
+    "tensors_sha256": lambda value: isinstance(value, str),
+    "keys": _are_texts,
+    "weak": lambda value: isinstance(value, list) and all(isinstance(one, str) for one in value),
+    "scalars": _are_texts,
+    "metadata": lambda value: isinstance(value, dict),
+}
+"""What a description must hold beside the `spec`, which `from_spec` checks."""
 
 _COPY = "Take an intact copy, or save the model again."

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from thalweg.errors import DamagedError
 from thalweg.train.record import RunDirectory
-from thalweg.train.verdict import Verdict
+from thalweg.train.verdict import Finding, Status, Verdict
 
 # JSON has neither NaN nor infinities: the record writes them as texts, which pydantic reads; None is "not measured".
 Figure = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
@@ -131,17 +131,37 @@ class Claims(BaseModel):
     claims: list[ClaimRow]
 
 
-def _verdicts(members: list[dict[str, Any]]) -> list[Verdict]:
-    try:
-        return [Verdict.from_json(member) for member in members]
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"a verdict's entries are not what they should be: {error}") from error
+class FindingRow(BaseModel):
+    """Something seen: see `thalweg.train.Finding`."""
+
+    name: str
+    evidence: str
+    remedy: str
+
+    def finding(self) -> Finding:
+        """The same as the loop's own class."""
+        return Finding(self.name, self.evidence, self.remedy)
+
+
+class VerdictRow(BaseModel):
+    """One member's verdict: see `thalweg.train.Verdict`."""
+
+    status: Status
+    evidence: str
+    remedy: str
+    findings: list[FindingRow]
+
+    def verdict(self) -> Verdict:
+        """The same as the loop's own class."""
+        found = tuple(finding.finding() for finding in self.findings)
+        return Verdict(self.status, self.evidence, self.remedy, found)
 
 
 class Verdicts(BaseModel):
-    """`verdict.json`: one verdict a member."""
+    """`verdict.json`: one verdict a member, and what was found in the data."""
 
-    members: Annotated[list[Any], Field(min_length=1), AfterValidator(_verdicts)]
+    members: list[VerdictRow] = Field(min_length=1)
+    findings: list[FindingRow] = []
 
 
 @dataclass(frozen=True)
@@ -197,6 +217,7 @@ class Record:
         config, environment: settings and surroundings.
         rows, decisions: the two logs.
         verdicts: one a member.
+        findings: what was found in the data.
         scores, data, claims, test: see the classes.
         is_written: another process holds the run's lock.
     """
@@ -208,6 +229,7 @@ class Record:
     rows: list[dict[str, Any]]
     decisions: list[dict[str, Any]]
     verdicts: list[Verdict]
+    findings: list[Finding]
     scores: Scores | None
     data: Data | None
     claims: Claims | None
@@ -234,7 +256,8 @@ def read_record(path: str | Path) -> Record:
         environment,
         _rows(run),
         _decisions(run),
-        [] if verdicts is None else verdicts.members,
+        [] if verdicts is None else [one.verdict() for one in verdicts.members],
+        [] if verdicts is None else [one.finding() for one in verdicts.findings],
         scores,
         data,
         _model(run.path / "claims.json", Claims),

@@ -141,7 +141,8 @@ def command(config: Mapping[str, Any]) -> str:
     """The command that makes the same run; empty if the settings do not tell.
 
     Args:
-        config: `command`, a list of words, is taken as it stands; else `table` and `target`, or `study` (or the `file`
+        config: `command`, a list of words, is taken as it stands; else `table` (a path, and `target` beside it; or both
+            and what else was asked in a table of settings), or `study` (or the `file`
             that it is in, if it is the user's own), with `seed` and a table of `settings`.
 
     >>> command({"table": "my data.csv", "target": "y", "seed": 3, "settings": {"steps": 200}})
@@ -149,8 +150,8 @@ def command(config: Mapping[str, Any]) -> str:
     """
     if isinstance(config.get("command"), list):
         return shlex.join(str(word) for word in config["command"])
-    if "table" in config and "target" in config:
-        words = ["thalweg", "fit", str(config["table"]), "--target", str(config["target"])]
+    if (asked := asked_of_table(config)) is not None:
+        words = ["thalweg", "fit", asked[0], "--target", asked[1], *asked[2]]
     elif "study" in config:
         words = ["thalweg", "run", str(config.get("file", config["study"]))]
     else:
@@ -161,6 +162,25 @@ def command(config: Mapping[str, Any]) -> str:
     for name, value in flattened(settings if isinstance(settings, Mapping) else {}).items():
         words += ["--set", f"{name}={_text(value)}"]
     return shlex.join(words)
+
+
+def asked_of_table(config: Mapping[str, Any]) -> tuple[str, str, list[str]] | None:
+    """The table's path, its target, and further options of `thalweg fit`; None if the settings are of something else.
+
+    >>> asked_of_table({"table": {"path": "data/rents.csv", "target": "rent", "group": "city", "ignore": ["id"]}})
+    ('data/rents.csv', 'rent', ['--group', 'city', '--ignore', 'id'])
+    """
+    table = config.get("table")
+    if not isinstance(table, Mapping):
+        return (str(table), str(config["target"]), []) if table is not None and "target" in config else None
+    if "path" not in table or "target" not in table:
+        return None
+    options = []
+    for name in ("task", "group", "time", "ignore", "categorical"):
+        values = table.get(name, [])
+        for value in values if isinstance(values, list) else [values]:
+            options += [f"--{name}", str(value)]
+    return str(table["path"]), str(table["target"]), options
 
 
 def _text(value: Any) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from thalweg.figures import comparison
 from thalweg.report.drawing import Drawing, drawing
 from thalweg.report.formats import Difference, Record, Scores
+from thalweg.report.provenance import asked_of_table
 from thalweg.report.words import count, date, figure, fixed, joined, shared_decimals
 from thalweg.train.verdict import Status, Verdict
 
@@ -111,14 +112,15 @@ def heading(record: Record) -> Heading:
             (f"member {i}", one.status.value, TONE[one.status], one.evidence)
             for i, one in enumerate(record.verdicts if several else [])
         ],
-        _findings(record.verdicts),
+        [*(FindingGroup(one.name, "", [one.evidence], [one.remedy]) for one in record.findings),
+         *_findings(record.verdicts)],
     )
 
 
 def _title(record: Record) -> str:
     config = record.config
-    if "table" in config and "target" in config:
-        return f"Predicting {config['target']} from {PurePath(str(config['table'])).name}"
+    if (asked := asked_of_table(config)) is not None:
+        return f"Predicting {asked[1]} from {PurePath(asked[0]).name}"
     return str(config.get("study", record.path.resolve().name))
 
 
@@ -130,7 +132,7 @@ def _facts(record: Record) -> list[str]:
         facts += [count(len(data.features), "column")] if data.features else []
     if (seed := config.get("seed", record.environment.get("seed"))) is not None:
         facts.append(f"seed {seed}")
-    return [*facts, date(record.begun)]
+    return [*facts, f"begun {date(record.begun)}"]
 
 
 def _unfinished(record: Record) -> tuple[str, str, str]:

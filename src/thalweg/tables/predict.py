@@ -37,10 +37,36 @@ def load_table_model(path: Path) -> tuple[Ensemble, TableSchema]:
     if "schema" not in metadata:
         raise DamagedError("the model file has no schema", where=str(folder))
     schema = TableSchema.from_json(metadata["schema"], str(folder))
-    kind = AbstractNumberModel if isinstance(schema.target, NumberTarget) else ClassModel
-    if not model.members or not all(isinstance(member, kind) for member in model.members):
-        raise DamagedError("the model's members and its schema have different targets", where=str(folder))
+    _check_members(model, schema, str(folder))
     return model, schema
+
+
+def _check_members(model: Ensemble, schema: TableSchema, where: str) -> None:
+    """Refuse members that cannot answer rows of this schema: a file can name known classes and hold nonsense in them.
+
+    They are traced on shapes alone, so nothing large is computed.
+    """
+    kind = AbstractNumberModel if isinstance(schema.target, NumberTarget) else ClassModel
+    members = model.members
+    of_one_kind = isinstance(members, tuple) and bool(members) and all(type(one) is type(members[0]) for one in members)
+    if not of_one_kind or not isinstance(members[0], kind):
+        raise DamagedError("the model's members and its schema have different targets", where=where, remedy=_COPY)
+    row = jax.ShapeDtypeStruct((len(schema.feature_names),), np.float64)
+    for i, member in enumerate(members):
+        try:
+            with jax.enable_x64(True):
+                found = jax.eval_shape(lambda x, one=member: one(x, key=None), row)
+        except Exception as error:  # whatever its layers meet
+            what = f"member {i} of the model cannot take {row.shape[0]} features: {error}"
+            raise DamagedError(what, where=where, remedy=_COPY) from error
+        size = (len(schema.target.classes),) if isinstance(schema.target, ClassTarget) else ()
+        wrong = [one for one in jax.tree.leaves(found) if one.shape != size or one.dtype.kind != "f"]
+        if wrong or not jax.tree.leaves(found):
+            what = f"member {i} of the model answers with {[str(one) for one in wrong]}, not with the target's {size}"
+            raise DamagedError(what, where=where, remedy=_COPY)
+
+
+_COPY = "Take an intact copy, or fit the table again."
 
 
 def predict_table(path: Path, table: Path) -> "pd.DataFrame":
