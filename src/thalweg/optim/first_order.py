@@ -225,12 +225,10 @@ def _zeros(params: Params) -> Params:
     return jax.tree.map(jnp.zeros_like, params)
 
 
-def _divided_by_root(
-    eps: float, gradient: Params, state: Params, params: Params | None = None
-) -> tuple[Params, Params]:
+def _divided_by_root(eps: float, updates: Params, state: Params, params: Params | None = None) -> tuple[Params, Params]:
     """As AdaGrad was published: Optax's puts ε under the root and begins the sum at 0.1."""
-    squares = jax.tree.map(lambda total, g: total + g * g, state, gradient)
-    return jax.tree.map(lambda g, total: g / (jnp.sqrt(total) + eps), gradient, squares), squares
+    squares = jax.tree.map(lambda total, g: total + g * g, state, updates)
+    return jax.tree.map(lambda g, total: g / (jnp.sqrt(total) + eps), updates, squares), squares
 
 
 def _clipped(transform: optax.GradientTransformation, clip: float | None) -> optax.GradientTransformation:
