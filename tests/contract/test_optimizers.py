@@ -64,12 +64,14 @@ REGISTRY = {
     "BFGS": lambda: BFGS(),
     "averaged L-BFGS": lambda: Averaged(LBFGS(memory=4)),
     "Levenberg-Marquardt": lambda: LevenbergMarquardt(),
+    "Levenberg-Marquardt, matrix-free": lambda: LevenbergMarquardt(dense=False, iterations=5),
     "players": lambda: Players(
         {"a": Player(Adam(0.05), only(lambda m: m.slope)), "b": Player(SGD(0.05), only(lambda m: m.height))}, ("a", "b")
     ),
 }
-TURNS = {"players": 2}
-FLOAT64_ONLY = {"Levenberg-Marquardt"}
+# the two players; the products with the Jacobian at the params, and the slope at the trial
+TURNS = {"players": 2, "Levenberg-Marquardt, matrix-free": 2}
+FLOAT64_ONLY = {"Levenberg-Marquardt", "Levenberg-Marquardt, matrix-free"}
 CASES = [
     (name, dtype)
     for name in REGISTRY

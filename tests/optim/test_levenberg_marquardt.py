@@ -56,6 +56,28 @@ def test_finds_the_minimizer_that_scipy_finds(name, walk, of_residual):
     assert np.array_equal(info.accepted, np.any(x[1:] != x[:-1], axis=1))
 
 
+@pytest.mark.parametrize("name", ["rosenbrock", "exponential"])
+def test_matrix_free_arrives_where_dense_does(name, walk, of_residual):
+    # with as many iterations as unknowns conjugate gradients solve such small systems to far below FORCING = 1e-2
+    residual, start, points, tolerance = CASES[name]
+    dense, _, info = walk(LevenbergMarquardt(), of_residual(residual, points), start, 60)
+    free, _, found = walk(LevenbergMarquardt(dense=False), of_residual(residual, points), start, 60)
+    # ten times the distance within which the dense one is from SciPy's: both stop where rounding stops them
+    assert np.allclose(free[-1], dense[-1], atol=10 * tolerance)
+    assert found.total[-1] <= info.total[-1] + 1e-15
+    assert np.all(np.diff(found.total) <= 0)
+
+
+def test_matrix_free_takes_more_params_than_a_matrix_could(walk, of_residual):
+    # Least squares of 6,000 unknowns, whose answer is known: x = 1. Curvatures from 1 to 1e4, so that conjugate
+    # gradients need about √1e4 · ln(2/1e-2)/2 = 265 iterations for a step; 3 such steps leave (1e-2)³ of the gradient.
+    scale = np.sqrt(np.logspace(0, 4, 6_000))
+    linear = lambda x, _: jnp.asarray(scale, x.dtype) * (x - 1)
+    x, _, info = walk(LevenbergMarquardt(iterations=300, damping=1e-9), of_residual(linear), np.zeros(6_000), 5)
+    assert info.total[-1] < 1e-6 * info.total[0]
+    assert np.abs(x[-1] - 1).max() < 1e-2
+
+
 def test_one_evaluation_a_step(walk, of_residual):
     calls = []
 
@@ -118,7 +140,11 @@ def test_refuses_what_cannot_work(walk, of_residual, of_cost):
     with pytest.raises(UserError, match="works in float64"):
         walk(LevenbergMarquardt(), of_residual(rosenbrock), [1.0, 1.0], 1, np.float32)
     with pytest.raises(UserError, match="at most 5000 parameters, not 5001"):
-        walk(LevenbergMarquardt(), of_residual(lambda x, _: x), np.ones(5_001), 1)
+        walk(LevenbergMarquardt(dense=True), of_residual(lambda x, _: x), np.ones(5_001), 1)
+    with pytest.raises(UserError, match="at least 1 iteration, not 0"):
+        LevenbergMarquardt(iterations=0)
+    with pytest.raises(UserError, match="couples the examples"):
+        walk(LevenbergMarquardt(dense=False), of_cost(jnp.sum), [1.0], 1)
     with pytest.raises(UserError, match=r"couples the examples of a batch \(term 'cost'\)"):
         walk(LevenbergMarquardt(), of_cost(jnp.sum), [1.0], 1)
     for damping in (0, -1.0, float("nan"), float("inf")):

@@ -1,4 +1,6 @@
-"""Levenberg-Marquardt on mapped one-example Jacobians, one evaluation a step."""
+"""Levenberg-Marquardt: on mapped one-example Jacobians, or on products with them where those are too large."""
+
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -6,23 +8,27 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from thalweg.errors import UserError
+from thalweg.linalg import conjugate_gradients
 from thalweg.objective.problem import Problem
-from thalweg.optim.optimizer import STRAIGHT, AbstractOptimizer, Ended, StepInfo, select
+from thalweg.optim.optimizer import STRAIGHT, AbstractOptimizer, Ended, StepInfo, select, value_and_gradient
 from thalweg.types import Key, Params, Scalar
 
 LARGEST_DENSE = 5_000
-"""Parameters beyond which a dense Gram matrix (200 MB in float64) and its factorization are refused."""
+"""Parameters beyond which JᵀJ (200 MB in float64) is not formed but multiplied with."""
+
+FORCING = 1e-2
+"""Residual, relative to Jᵀr, to which conjugate gradients solve: a step need not be better than the linear model."""
 
 
 class LMState(eqx.Module):
-    """The local model at the present params: total, JᵀJ (n, n), Jᵀr (n,), damping and its growth factor.
+    """The local model at the present params: total, JᵀJ (n, n) or None, Jᵀr (n,), damping and its growth factor.
 
     Of the steps tried from here: the last one's gain, and how many in a row had the same negative one.
     """
 
     total: Scalar
     parts: dict[str, Scalar]
-    gram: jax.Array
+    gram: jax.Array | None
     slope: jax.Array
     damping: Scalar
     growth: Scalar
@@ -37,18 +43,31 @@ class LevenbergMarquardt(AbstractOptimizer):
     A step solves (JᵀJ + μI)δ = Jᵀr, linearizes at θ − δ, and moves there if the total fell. Needs float64, since
     JᵀJ squares the condition number of J.
 
+    Dense, the equations are factorized. Matrix-free, they are solved by conjugate gradients on products with J and Jᵀ
+    (Nocedal and Wright, 2006, section 10.3): a step then costs up to `iterations` + 1 gradients and as many forward
+    derivatives, and memory for a few vectors.
+
     Args:
-        damping: first μ relative to the largest diagonal element of JᵀJ.
+        damping: first μ relative to the largest diagonal element of JᵀJ (matrix-free: to its curvature along Jᵀr).
+        dense: whether JᵀJ is formed; None: up to 5,000 params.
+        iterations: of conjugate gradients a step, at most.
+    Raises:
+        UserError: when a phase begins: params that are not float64, or too many for `dense=True`; a term without a
+            residual, or whose cost couples the examples of a batch.
 
     >>> optimizer = LevenbergMarquardt()
     """
 
     damping: float = eqx.field(static=True)
+    dense: bool | None = eqx.field(static=True)
+    iterations: int = eqx.field(static=True)
 
-    def __init__(self, *, damping: float = 1e-3):
+    def __init__(self, *, damping: float = 1e-3, dense: bool | None = None, iterations: int = 50):
         if not 0 < damping < float("inf"):
             raise UserError(f"the damping must be a number above 0, not {damping!r}")
-        self.damping = damping
+        if isinstance(iterations, bool) or not (isinstance(iterations, int) and iterations >= 1):
+            raise UserError(f"conjugate gradients need at least 1 iteration, not {iterations!r}")
+        self.damping, self.dense, self.iterations = damping, dense, iterations
 
     def init(self, problem: Problem, params: Params, key: Key) -> LMState:
         flat = ravel_pytree(params)[0]
@@ -57,13 +76,18 @@ class LevenbergMarquardt(AbstractOptimizer):
                 f"Levenberg-Marquardt works in float64, but the parameters are {flat.dtype}",
                 remedy="Pass precision=jnp.float64 to fit, or to this phase.",
             )
-        if flat.size > LARGEST_DENSE:
+        if self.dense and flat.size > LARGEST_DENSE:
             raise UserError(
                 f"dense Levenberg-Marquardt takes at most {LARGEST_DENSE} parameters, not {flat.size}",
-                remedy="Train fewer at a time (Phase(where=…)), or use L-BFGS.",
+                remedy="LevenbergMarquardt() multiplies with the matrix instead; or train fewer (Phase(where=…)).",
             )
         state = self._linearize(problem, params)
-        damping = self.damping * jnp.maximum(jnp.max(jnp.diagonal(state.gram)), jnp.finfo(flat.dtype).tiny)
+        if state.gram is None:
+            unit = state.slope / jnp.maximum(jnp.linalg.norm(state.slope), jnp.finfo(flat.dtype).tiny)
+            scale = jnp.vdot(unit, _gram_product(problem, params)(unit))
+        else:
+            scale = jnp.max(jnp.diagonal(state.gram))
+        damping = self.damping * jnp.maximum(scale, jnp.finfo(flat.dtype).tiny)
         return eqx.tree_at(lambda s: s.damping, state, damping)
 
     def redraw(self, problem: Problem, params: Params, state: LMState) -> LMState:
@@ -72,12 +96,13 @@ class LevenbergMarquardt(AbstractOptimizer):
 
     def step(self, problem: Problem, params: Params, state: LMState, key: Key) -> tuple[Params, LMState, StepInfo]:
         flat, unravel = ravel_pytree(params)
-        damped = state.gram + state.damping * jnp.eye(flat.size, dtype=flat.dtype)
-        delta = jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(damped), state.slope)
+        delta = self._solve(problem, params, state)
         trial = unravel(flat - delta)
         there = self._linearize(problem, trial)
 
-        promised = jnp.vdot(delta, state.slope + state.damping * delta)  # decrease of ‖r‖² by the linear model
+        # Decrease of ‖r‖² by the linear model; of an inexact δ too, whose residual conjugate gradients make orthogonal
+        # to it.
+        promised = jnp.vdot(delta, state.slope + state.damping * delta)
         gain = (state.total - there.total) / promised
         going = state.ended == int(Ended.GOING)
         accepted = going & jnp.isfinite(there.total) & (gain > 0)
@@ -102,10 +127,34 @@ class LevenbergMarquardt(AbstractOptimizer):
         info = StepInfo(after.total, after.parts, accepted, None, after.ended, figures)  # no term here is coupled
         return select(accepted, trial, params), after, info
 
+    def _solve(self, problem: Problem, params: Params, state: LMState) -> jax.Array:
+        if state.gram is not None:
+            damped = state.gram + state.damping * jnp.eye(state.slope.size, dtype=state.slope.dtype)
+            return jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(damped), state.slope)
+        product = _gram_product(problem, params)
+        operator = lambda v: product(v) + state.damping * v
+        return conjugate_gradients(operator, state.slope, rtol=FORCING, iterations=self.iterations).value
+
     def _linearize(self, problem: Problem, params: Params) -> LMState:
-        residuals, jacobian, parts = problem.linearize(params)
-        slope = jacobian.T @ residuals
+        if self._is_dense(params):
+            residuals, jacobian, parts = problem.linearize(params)
+            total, slope, gram = residuals @ residuals, jacobian.T @ residuals, jacobian.T @ jacobian
+        else:
+            total, evaluation, gradient = value_and_gradient(problem, params)
+            parts, slope, gram = evaluation.parts, ravel_pytree(gradient)[0] / 2, None
         converged = jnp.max(jnp.abs(slope)) <= jnp.finfo(slope.dtype).tiny
         ended = jnp.where(converged, jnp.int32(Ended.CONVERGED), jnp.int32(Ended.GOING))
         one, none = jnp.ones((), slope.dtype), jnp.zeros((), jnp.int32)
-        return LMState(residuals @ residuals, parts, jacobian.T @ jacobian, slope, one, 2 * one, 0 * one, none, ended)
+        return LMState(total, parts, gram, slope, one, 2 * one, 0 * one, none, ended)
+
+    def _is_dense(self, params: Params) -> bool:
+        few = sum(leaf.size for leaf in jax.tree.leaves(params)) <= LARGEST_DENSE
+        return few if self.dense is None else self.dense
+
+
+def _gram_product(problem: Problem, params: Params) -> Callable[[jax.Array], jax.Array]:
+    """V -> JᵀJ·v for the stacked residuals at the params, one forward and one backward pass a product."""
+    flat, unravel = ravel_pytree(params)
+    forward = jax.linearize(lambda p: problem.residuals(unravel(p)), flat)[1]
+    backward = jax.linear_transpose(forward, flat)
+    return lambda v: backward(forward(v))[0]
