@@ -33,7 +33,7 @@ def test_mean_and_spread_have_no_limits_of_their_own(factor: float):
         (1 + 1e-15 * NOISE, ["'mass' varies by", "its variation is lost"]),
         ((1e4 + 1e-2 * NOISE).astype(np.float32), ["'mass' varies by 0.0", "float32 rounds to 0.0"]),
         (1e301 * NOISE, ["'mass' holds", "e+301", "Change the unit"]),
-        (1e-305 * NOISE, ["'mass' varies by", "e-305", "Change the unit"]),
+        (1e-305 * NOISE, ["'mass' varies by", "spreads below 1e-300", "Change the unit"]),
     ],
 )
 def test_a_column_whose_variation_is_lost_is_refused_by_name(column: np.ndarray, words: list[str]):
@@ -87,7 +87,7 @@ def test_numbers_that_were_float32_in_the_file_are_judged_as_such(tmp_path: Path
         if dtype is np.float64:
             assert learn_schema(table, "y", ROWS).features[0].name == "mass"
         else:
-            with pytest.raises(UserError, match="'mass' varies by .* float32"):
+            with pytest.raises(UserError, match=r"'mass' varies by .* float32"):
                 learn_schema(table, "y", ROWS)
 
 

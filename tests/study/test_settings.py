@@ -30,6 +30,12 @@ def test_presets_and_what_is_set_over_them() -> None:
     assert Plate.checked({}, where="here", quick=True).noise == 0.5
 
 
+@pytest.mark.parametrize("value", ["1" + 30 * "0", str(2**31), str(-(2**31))])
+def test_a_whole_number_that_32_bits_do_not_hold_is_refused_by_name(value: str) -> None:
+    with pytest.raises(UserError, match=f"^batch={value}"):
+        Plate.checked({"batch": value}, where="here")
+
+
 def test_what_is_written_comes_back() -> None:
     plate = Plate.checked({"noise": "0.1", "edge": "free", "source": "b.csv"}, where="here")
     written = plate.to_config()

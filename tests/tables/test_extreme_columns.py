@@ -8,6 +8,7 @@ import pytest
 
 from thalweg.errors import UserError
 from thalweg.tables import Request, TableSettings, fit_table, predict_table
+from thalweg.tables.request import LossChoice
 
 SETTINGS = TableSettings(members=1, epochs=30, width=8, depth=1)
 RNG = np.random.default_rng(0)
@@ -73,7 +74,7 @@ def test_what_cannot_be_computed_is_refused_before_there_is_a_folder(tmp_path: P
 
 def test_a_family_whose_logarithm_is_lost_is_refused_by_the_targets_name(tmp_path: Path):
     pd.DataFrame({"a": A, "y": 1e50 * (1 + 1e-13 * Y)}).to_parquet(tmp_path / "t.parquet", index=False)
-    request = Request(tmp_path / "t.parquet", "y", settings=TableSettings(loss="log_normal"))  # pyright: ignore
+    request = Request(tmp_path / "t.parquet", "y", settings=TableSettings(loss=LossChoice.LOG_NORMAL))
     with pytest.raises(UserError, match="logarithm of target 'y'"):
         fit_table(request, tmp_path / "run")
     assert not (tmp_path / "run").exists()

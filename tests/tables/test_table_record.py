@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.datasets import load_wine
+from sklearn.datasets import load_diabetes
 
 from thalweg import cli
 from thalweg.errors import UserError
@@ -34,7 +34,7 @@ class Looks(Callback):
 
 @dataclass
 class Made:
-    """A fit of the wines, of which the first sixty are there twice."""
+    """A fit of the patients, of whom the first sixty are there twice."""
 
     table: Path
     found: TableFit
@@ -44,11 +44,11 @@ class Made:
 @pytest.fixture(scope="module")
 def copied(tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder, looks = tmp_path_factory.mktemp("copied"), Looks()
-    wine = load_wine(as_frame=True).frame
-    assert not wine.duplicated().any()
-    pd.concat([wine, wine[:COPIES]]).to_csv(folder / "wine.csv", index=False)
-    request = Request(folder / "wine.csv", "target", settings=QUICK)
-    return Made(folder / "wine.csv", fit_table(request, folder / "run", callbacks=[looks]), looks)
+    patients = load_diabetes(as_frame=True, scaled=False).frame
+    assert not patients.duplicated().any()
+    pd.concat([patients, patients[:COPIES]]).to_csv(folder / "patients.csv", index=False)
+    request = Request(folder / "patients.csv", "target", settings=QUICK)
+    return Made(folder / "patients.csv", fit_table(request, folder / "run", callbacks=[looks]), looks)
 
 
 def parts_of(table: Path) -> tuple[pd.DataFrame, list[set[int]]]:
@@ -72,7 +72,7 @@ def test_copies_across_the_split_are_counted(copied: Made):
 def test_copies_are_named_by_their_lines(copied: Made):
     lines = copied.table.read_text().splitlines()
     evidence = copied.found.findings[0].evidence
-    one, other = (int(part.split()[0]) for part in evidence.split("line ")[1:])
+    one, other = (int(part.split()[0].strip(")")) for part in evidence.split("line ")[1:])
     assert one != other
     assert lines[one - 1] == lines[other - 1]  # the header is line 1
 
@@ -84,12 +84,12 @@ def test_the_report_and_the_terminal_show_the_copies(copied: Made, capsys: pytes
     assert f"duplicate-rows: {evidence}" in capsys.readouterr().out
 
 
-def test_no_copies_and_no_random_split_no_finding(wine: Path, copied: Made, tmp_path: Path):
-    assert prepare_table(Request(wine, "cultivar", settings=QUICK)).findings == ()
+def test_no_copies_and_no_random_split_no_finding(diabetes: Path, copied: Made, tmp_path: Path):
+    assert prepare_table(Request(diabetes, "target", settings=QUICK)).findings == ()
     table = pd.read_csv(copied.table)
-    table["bottle"] = np.r_[np.arange(len(table) - COPIES), np.arange(COPIES)]
-    table.to_csv(tmp_path / "bottles.csv", index=False)
-    assert prepare_table(Request(tmp_path / "bottles.csv", "target", group="bottle")).findings == ()
+    table["patient"] = np.r_[np.arange(len(table) - COPIES), np.arange(COPIES)]
+    table.to_csv(tmp_path / "visits.csv", index=False)
+    assert prepare_table(Request(tmp_path / "visits.csv", "target", group="patient")).findings == ()
 
 
 def test_the_verdict_file_keeps_members_fits_and_findings(copied: Made):
@@ -117,7 +117,7 @@ def test_the_report_says_when_the_run_began_what_it_is_and_how_to_run_it_again(c
     finally:
         path.write_text(json.dumps(environment))
     assert "begun 1 March 2026, 17:05 UTC" in page
-    assert "Predicting target from wine.csv" in page
+    assert "Predicting target from patients.csv" in page
     assert f"thalweg fit {copied.table.resolve()} --target target --seed 0 --set members=1" in page
 
 
@@ -135,15 +135,15 @@ def test_a_number_out_of_bounds_is_refused_by_name(name: str, value: str):
         TableSettings.from_pairs([f"{name}={value}"])
 
 
-def test_more_steps_than_can_be_counted_are_refused_before_there_is_a_folder(wine: Path, tmp_path: Path):
+def test_more_steps_than_can_be_counted_are_refused_before_there_is_a_folder(diabetes: Path, tmp_path: Path):
     with pytest.raises(UserError, match="epochs"):
         Plan.of(TableSettings(epochs=1_000_000, batch=1), 3_000)
     with pytest.raises(UserError, match="1,000,001 epochs"):
         Plan.of(TableSettings(epochs=1, batch=1), 3_000, extension=1_000_000)
     assert Plan.of(TableSettings(epochs=1_000_000), 3_000).steps == 1_000_000 * 47
     settings = TableSettings(epochs=1_000_000, batch=1)
-    table = pd.concat([pd.read_csv(wine)] * 20)
+    table = pd.concat([pd.read_csv(diabetes)] * 10)
     table.to_csv(tmp_path / "long.csv", index=False)
     with pytest.raises(UserError, match="epochs"):
-        fit_table(Request(tmp_path / "long.csv", "cultivar", settings=settings), tmp_path / "run")
+        fit_table(Request(tmp_path / "long.csv", "target", settings=settings), tmp_path / "run")
     assert not (tmp_path / "run").exists()
