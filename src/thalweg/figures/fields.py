@@ -44,6 +44,8 @@ def field(
     >>> ax.get_aspect()
     1.0
     """
+    from matplotlib.tri import Triangulation
+
     points, triangles, values = np.asarray(points), np.asarray(triangles), np.asarray(values)
     if points.shape != (len(values), 2) or values.ndim != 1 or triangles.shape[1:] != (3,):
         shapes = f"points {points.shape}, triangles {triangles.shape}, values {values.shape}"
@@ -54,10 +56,10 @@ def field(
     if not low < high:  # a constant field
         low, high = low - 0.5, low + 0.5
     signed = low == -high
-    drawn = ax.tricontourf(
-        points[:, 0], points[:, 1], triangles, np.clip(values, low, high),
-        levels=np.linspace(low, high, 16 if signed else 15), cmap="RdBu_r" if signed else "inferno",
-    )  # fmt: skip
+    mesh = Triangulation(points[:, 0], points[:, 1], triangles)
+    # 15 steps around 0, so that the middle one is white
+    levels, colours = (np.linspace(low, high, 16), "RdBu_r") if signed else (np.linspace(low, high, 15), "inferno")
+    drawn = ax.tricontourf(mesh, np.clip(values, low, high), levels=levels, cmap=colours)
     drawn.set_edgecolor("face")  # no hairlines of the page between two colours
     drawn.set_linewidth(0.3)
     if outline is not None:
