@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -44,7 +45,8 @@ class Made:
 @pytest.fixture(scope="module")
 def copied(tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder, looks = tmp_path_factory.mktemp("copied"), Looks()
-    patients = load_diabetes(as_frame=True, scaled=False).frame
+    bunch: Any = load_diabetes(as_frame=True, scaled=False)
+    patients = bunch.frame
     assert not patients.duplicated().any()
     pd.concat([patients, patients[:COPIES]]).to_csv(folder / "patients.csv", index=False)
     request = Request(folder / "patients.csv", "target", settings=QUICK)

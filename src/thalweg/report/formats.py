@@ -278,7 +278,8 @@ def _model(path: Path, model: type[Model]) -> Model | None:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(one) for one in first["loc"])
-        raise damaged(path, f"{place}: {first['msg']}" if place else first["msg"]) from error
+        found = "" if first["type"] == "missing" else f", and it is {first['input']!r:.60}"
+        raise damaged(path, f"{place}: {first['msg']}{found}" if place else f"{first['msg']}{found}") from error
     except (OSError, ValueError, RecursionError) as error:
         raise damaged(path, str(error)) from error
 
