@@ -44,6 +44,7 @@ def field(
     >>> ax.get_aspect()
     1.0
     """
+    from matplotlib.ticker import MaxNLocator
     from matplotlib.tri import Triangulation
 
     points, triangles, values = np.asarray(points), np.asarray(triangles), np.asarray(values)
@@ -59,7 +60,8 @@ def field(
     mesh = Triangulation(points[:, 0], points[:, 1], triangles)
     # 15 steps around 0, so that the middle one is white
     levels, colours = (np.linspace(low, high, 16), "RdBu_r") if signed else (np.linspace(low, high, 15), "inferno")
-    drawn = ax.tricontourf(mesh, np.clip(values, low, high), levels=levels, cmap=colours)
+    inside = 1e-6 * (high - low)  # a plateau at the very end of the scale would be left bare
+    drawn = ax.tricontourf(mesh, np.clip(values, low + inside, high - inside), levels=levels, cmap=colours)
     drawn.set_edgecolor("face")  # no hairlines of the page between two colours
     drawn.set_linewidth(0.3)
     if outline is not None:
@@ -67,7 +69,7 @@ def field(
         ax.plot(*closed.T, color=INK, linewidth=1.2, solid_joinstyle="round")
     if marks is not None:
         ax.plot(*marks.T, "o", color="white", markeredgecolor="black", markeredgewidth=1.2, markersize=6)
-    bar = ax.figure.colorbar(drawn, ax=ax, label=plain(label, 48), ticks=np.linspace(low, high, 5), format="%.3g")
+    bar = ax.figure.colorbar(drawn, ax=ax, label=plain(label, 48), ticks=MaxNLocator(5))
     bar.outline.set_visible(False)
     bar.ax.tick_params(length=0, labelcolor=MUTED)
     bar.ax.yaxis.label.set_color(INK)

@@ -293,7 +293,7 @@ def draw(run, truth, true, coarse, guesses, models, typical, errors) -> None:
             caption=caption,
         )
 
-    scale, most, worst = (0.0, float(exact.max())), np.abs(found - exact).max(), np.quantile(np.abs(broken), 0.99)
+    scale, most, worst = (0.0, 1.8), np.abs(found - exact).max(), np.quantile(np.abs(broken), 0.99)
     who = f"the network of median error among {len(models)}"
     field("1-network", found, "temperature", scale, "Reconstructed from 12 sensors", f"By {who}. Circles: the sensors.")
     field("2-elements", exact, "temperature", scale, "The truth", "By finite elements, from the law and the boundary.")
