@@ -21,6 +21,7 @@ from .objective import Residual as Residual
 from .objective import Rows as Rows
 from .objective import Supervised as Supervised
 from .objective import frozen as frozen
+from .objective import gradient_signal as gradient_signal
 from .objective import only as only
 from .objective import trainable as trainable
 from .optim import BFGS as BFGS
@@ -80,8 +81,10 @@ from .train import Mode as Mode
 from .train import NoImprovement as NoImprovement
 from .train import Phase as Phase
 from .train import Plateau as Plateau
+from .train import RangeTest as RangeTest
 from .train import RunDirectory as RunDirectory
 from .train import RunRecord as RunRecord
+from .train import SignalToNoise as SignalToNoise
 from .train import Status as Status
 from .train import Verdict as Verdict
 from .train import When as When
@@ -90,3 +93,4 @@ from .train import fit_many as fit_many
 from .train import load as load
 from .train import load_run as load_run
 from .train import progress_callback as progress_callback
+from .train import range_test as range_test

@@ -1,125 +1,16 @@
 """A program: a list of phases, each an optimizer, a number of steps, and a measured condition that may end it early."""
 
-from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
 from thalweg.errors import UserError
-from thalweg.objective import Problem, trainable
+from thalweg.objective import trainable
 from thalweg.optim import AbstractOptimizer
-from thalweg.types import Key, Params, PyTree, Scalar, Where
-
-
-class Monitor(eqx.Module):
-    """What a condition may look at, for one member.
-
-    Attributes:
-        step: steps done in this phase, int32.
-        total: objective, mean over the steps since the last look.
-        parts: mean cost by term at the last step.
-        validation: last validation score; inf before the first, or without validation.
-        validation_best: best score so far.
-        since_best: steps since the best score was seen.
-    """
-
-    step: Scalar
-    total: Scalar
-    parts: dict[str, Scalar]
-    validation: Scalar
-    validation_best: Scalar
-    since_best: Scalar
-
-
-class AbstractCondition(eqx.Module):
-    """When a phase is over, asked every `every` steps, for each member of a batch of runs on its own."""
-
-    every: eqx.AbstractVar[int]
-    needs_validation: ClassVar[bool] = False
-
-    def init(self) -> PyTree:
-        """The condition's moving state."""
-        return None
-
-    def check(
-        self, problem: Problem, params: Params, monitor: Monitor, state: PyTree, key: Key
-    ) -> tuple[PyTree, Scalar, dict[str, Scalar]]:
-        """(state, whether the condition is met, the figures it was decided by)."""
-        raise NotImplementedError
-
-
-class LossBelow(AbstractCondition):
-    """Met when the objective, averaged since the last look, is below a level.
-
-    Args:
-        level: in units of the objective.
-        every: steps between looks.
-    """
-
-    level: float
-    every: int = eqx.field(static=True, default=100, kw_only=True)
-
-    def check(self, problem, params, monitor, state, key):
-        return state, monitor.total < self.level, {"total": monitor.total}
-
-
-class Plateau(AbstractCondition):
-    """Met when the objective has not improved by a relative amount for a number of looks.
-
-    Args:
-        patience: looks without improvement.
-        improvement: relative decrease that counts.
-        every: steps between looks.
-    """
-
-    patience: int = eqx.field(static=True, default=10)
-    improvement: float = 1e-3
-    every: int = eqx.field(static=True, default=100, kw_only=True)
-
-    def init(self) -> PyTree:
-        return jnp.asarray(jnp.inf, jnp.float32), jnp.zeros((), jnp.int32)
-
-    def check(self, problem, params, monitor, state, key):
-        best, looks = state
-        total = monitor.total.astype(best.dtype)
-        better = total < best - self.improvement * jnp.where(jnp.isfinite(best), jnp.abs(best), 0)
-        looks = jnp.where(better, 0, looks + 1)
-        best = jnp.where(better, total, best)
-        return (best, looks), looks >= self.patience, {"total": total, "best": best, "looks": looks}
-
-
-class NoImprovement(AbstractCondition):
-    """Early stopping: met when the validation score has not improved for a number of steps.
-
-    Args:
-        steps: steps without a better validation score.
-        every: steps between looks.
-    """
-
-    steps: int = eqx.field(static=True)
-    every: int = eqx.field(static=True, default=100, kw_only=True)
-    needs_validation: ClassVar[bool] = True
-
-    def check(self, problem, params, monitor, state, key):
-        figures = {"validation": monitor.validation, "best": monitor.validation_best, "since": monitor.since_best}
-        return state, monitor.since_best >= self.steps, figures
-
-
-class When(AbstractCondition):
-    """Met when a predicate of the monitor says so.
-
-    Args:
-        predicate: `Monitor` -> boolean scalar; compiled.
-        every: steps between looks.
-    """
-
-    predicate: Callable[[Monitor], Any] = eqx.field(static=True)
-    every: int = eqx.field(static=True, default=100, kw_only=True)
-
-    def check(self, problem, params, monitor, state, key):
-        return state, self.predicate(monitor), {"total": monitor.total}
+from thalweg.train.conditions import AbstractCondition
+from thalweg.types import Where
 
 
 class Phase(eqx.Module):
@@ -134,6 +25,7 @@ class Phase(eqx.Module):
         precision: dtype of the params in this phase; None keeps that of `fit`.
 
     >>> from thalweg.optim import Adam, LBFGS
+    >>> from thalweg.train.conditions import Plateau
     >>> program = [Phase(Adam(1e-3), 2_000, until=Plateau()), Phase(LBFGS(), 500, redraw=0)]
     """
 

@@ -14,7 +14,8 @@ import numpy as np
 from thalweg.errors import UserError
 from thalweg.objective import Batch, Objective, ObjectiveState, Problem, named_key
 from thalweg.optim import Ended, StepInfo
-from thalweg.train.program import Monitor, Phase
+from thalweg.train.conditions import Monitor
+from thalweg.train.program import Phase
 from thalweg.types import Key, Params, PyTree, Scalar
 
 NEVER = -1
