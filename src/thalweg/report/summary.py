@@ -112,8 +112,10 @@ def heading(record: Record) -> Heading:
             (f"member {i}", one.status.value, TONE[one.status], one.evidence)
             for i, one in enumerate(record.verdicts if several else [])
         ],
-        [*(FindingGroup(one.name, "", [one.evidence], [one.remedy]) for one in record.findings),
-         *_findings(record.verdicts)],
+        [
+            *(FindingGroup(one.name, "", [one.evidence], [one.remedy]) for one in record.findings),
+            *_findings(record.verdicts),
+        ],
     )
 
 
