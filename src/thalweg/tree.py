@@ -53,7 +53,7 @@ def named_leaves(tree: Any) -> NamedLeaves:
     values: dict[str, Any] = {}
     keys: dict[str, str] = {}
     scalars: dict[str, str] = {}
-    for name, leaf in _named(tree):
+    for name, leaf in leaf_paths(tree):
         if _is_key(leaf):
             keys[name] = str(jax.random.key_impl(leaf))
             values[name] = jax.random.key_data(leaf)
@@ -92,7 +92,7 @@ def rebuild(like: Tree, leaves: NamedLeaves, *, where: str | None = None) -> Tre
     >>> tree_hash(again) == tree_hash(tree)
     True
     """
-    named = _named(like)
+    named = leaf_paths(like)
     expected = {name: leaf for name, leaf in named if _is_array(leaf)}
     scalars = {name: repr(leaf) for name, leaf in named if _is_scalar(leaf)}
     _refuse_difference(expected, scalars, leaves, where)
@@ -125,8 +125,12 @@ def tree_hash(tree: Any) -> str:
     return total.hexdigest()
 
 
-def _named(tree: Any) -> list[tuple[str, Any]]:
-    """Every leaf with its path name, in the order of the pytree."""
+def leaf_paths(tree: Any) -> list[tuple[str, Any]]:
+    """Every leaf with the name of its path, in the order of the pytree.
+
+    >>> leaf_paths({"layers": [1.0, 2.0]})
+    [('layers/0', 1.0), ('layers/1', 2.0)]
+    """
     named = [(_name(path), leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]]
     seen: set[str] = set()
     for name, _ in named:

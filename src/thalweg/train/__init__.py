@@ -16,6 +16,11 @@ from thalweg.train.fit import FitInterrupted as FitInterrupted
 from thalweg.train.fit import FitMany as FitMany
 from thalweg.train.fit import fit as fit
 from thalweg.train.fit import fit_many as fit_many
+from thalweg.train.instruments import AbstractInstrument as AbstractInstrument
+from thalweg.train.instruments import GradientNorms as GradientNorms
+from thalweg.train.instruments import NoiseRatio as NoiseRatio
+from thalweg.train.instruments import PartGradients as PartGradients
+from thalweg.train.instruments import Sharpness as Sharpness
 from thalweg.train.log import MetricsLog as MetricsLog
 from thalweg.train.members import Layout as Layout
 from thalweg.train.members import Mode as Mode

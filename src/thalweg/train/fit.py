@@ -13,11 +13,12 @@ from thalweg.errors import RunError, ThalwegError, UserError
 from thalweg.objective import Objective
 from thalweg.train.callbacks import Callback
 from thalweg.train.course import walk_program
+from thalweg.train.instruments import AbstractInstrument
 from thalweg.train.interrupts import Interrupts
 from thalweg.train.journal import Journal, checked_name
 from thalweg.train.members import Layout, Mode, automatic_layout
 from thalweg.train.phases import Choices
-from thalweg.train.program import Phase, floating_dtype
+from thalweg.train.program import Phase, floating_dtype, kind_of
 from thalweg.train.record import RunDirectory
 from thalweg.train.verdict import Status, Verdict
 from thalweg.types import PyTree
@@ -97,6 +98,7 @@ def fit(
     log_every: int | None = None,
     checkpoint_seconds: float = 30.0,
     callbacks: Sequence[Callback] = (),
+    instruments: Sequence[AbstractInstrument] = (),
     raise_failures: bool = True,
 ) -> Fit:
     """Walk a program over a landscape.
@@ -118,6 +120,8 @@ def fit(
         log_every: steps between rows; by default a hundredth of the phase, at most 100.
         checkpoint_seconds: least time between checkpoints; a signal is answered by one at once, within a run.
         callbacks: listeners, such as `progress_callback()`.
+        instruments: what to measure on the way, such as `GradientNorms()`; each so often that all together cost about
+            5 % of the run's gradients, and once at the end of each phase.
         raise_failures: raise `FitFailed` when the verdict is a failure, instead of returning it.
     Returns:
         the model, its verdict, and what was logged.
@@ -148,7 +152,9 @@ def fit(
     >>> bool(abs(fitted.model(jnp.array([0.5]))[0] - 1.0) < 0.1)
     True
     """
-    choices = Choices(validation, validate_every, precision, mode, Layout.IN_TURN, devices, log_every)
+    choices = Choices(
+        validation, validate_every, precision, mode, Layout.IN_TURN, devices, log_every, _named(instruments)
+    )
     journal = Journal(checked_name(name), run, callbacks, seconds=checkpoint_seconds, single=True)
     many = _fit([model], [seed], objective, program, choices, journal)
     found = Fit(many.models[0], many.verdicts[0], many.rows, many.decisions, many.conduct)
@@ -173,6 +179,7 @@ def fit_many(
     log_every: int | None = None,
     checkpoint_seconds: float = 30.0,
     callbacks: Sequence[Callback] = (),
+    instruments: Sequence[AbstractInstrument] = (),
     raise_failures: bool = True,
 ) -> FitMany:
     """Walk the same program from several models at once: an ensemble, or the seeds of a study.
@@ -184,7 +191,7 @@ def fit_many(
         devices: with `Layout.SHARDED` what the members spread over, else what each batch spreads over.
         raise_failures: raise `FitFailed` when any member's verdict is a failure.
         objective, program, validation, validate_every, precision, mode, run, name, log_every, checkpoint_seconds,
-            callbacks: as `fit`.
+            callbacks, instruments: as `fit`.
     Raises:
         UserError, FitFailed, FitInterrupted: as `fit`.
 
@@ -205,7 +212,7 @@ def fit_many(
     if len(seeds) != len(models):
         raise UserError(f"{len(models)} models but {len(seeds)} seeds", where="fit_many", remedy="Give one seed each.")
     layout = layout or automatic_layout(len(models))
-    choices = Choices(validation, validate_every, precision, mode, layout, devices, log_every)
+    choices = Choices(validation, validate_every, precision, mode, layout, devices, log_every, _named(instruments))
     journal = Journal(checked_name(name), run, callbacks, seconds=checkpoint_seconds, single=False)
     found = _fit(list(models), seeds, objective, program, choices, journal)
     _raise_failure(found, found.verdicts, raise_failures)
@@ -274,6 +281,19 @@ def _fit(
         kept, verdicts = walk_program(models, seeds, objective, phases, choices, journal, interrupts)
         journal.finish(verdicts)
     return FitMany(kept, verdicts, journal.rows, journal.decisions, journal.conduct)
+
+
+def _named(instruments: Sequence[AbstractInstrument]) -> dict[str, AbstractInstrument]:
+    """Instruments by the name that their figures stand under."""
+    named: dict[str, AbstractInstrument] = {}
+    for one in instruments:
+        if not isinstance(one, AbstractInstrument):
+            remedy = "GradientNorms(), for instance."
+            raise UserError(f"an instrument is an AbstractInstrument, not {kind_of(one)}", remedy=remedy)
+        if type(one).__name__ in named:
+            raise UserError(f"two instruments {type(one).__name__}: their figures would be one")
+        named[type(one).__name__] = one
+    return named
 
 
 def _is_wide(model: PyTree, phases: Sequence[Phase], precision: Any) -> bool:

@@ -113,6 +113,7 @@ class PhaseRun:
             ("settle", walk.settle, cadence.log),
         )
         self.rare = {name: compile_(program) for name, program, every in programs if every}
+        self.rare |= {name: compile_(walk.measuring(one)) for name, one in prepared.instruments.items()}
         self.validation: dict[str, Any] = {}
         self.first_seconds = 0.0
 
@@ -160,6 +161,7 @@ class PhaseRun:
         cadence, step, over = self.cadence, position.step, position.step >= steps
         due = lambda every: every > 0 and step % every == 0
         found: dict[str, Any] = {}
+        measured = {name: self._rare(name, position) for name, every in cadence.measure.items() if due(every) or over}
         if due(cadence.validate) or (cadence.validate and over):
             self.validation = self._rare("validate", position)
         if due(cadence.check):
@@ -172,7 +174,7 @@ class PhaseRun:
         looks = (cadence.log, cadence.check, cadence.refresh, cadence.validate)
         if not (any(map(due, looks)) or over):
             return None
-        row = self._log(position, found)
+        row = self._log(position, found, measured)
         self._settle(position)
         return row
 
@@ -195,7 +197,7 @@ class PhaseRun:
         after = position.batch + (count or 0)
         return self.rare[name](position.going, self.streams.at(after), self.shared, number)
 
-    def _log(self, position: Position, found: Mapping[str, Any]) -> dict[str, Any] | None:
+    def _log(self, position: Position, found: Mapping[str, Any], measured: Mapping[str, Any]) -> dict[str, Any] | None:
         def read(state: State) -> dict[str, Any]:
             tally = state.tally
             return {
@@ -224,6 +226,8 @@ class PhaseRun:
             figures["validation"], self.validation = self.validation, {}
         if found:
             figures["refresh"] = found
+        if measured:
+            figures["instruments"] = measured
         self.journal.row(position.phase, position.step, figures)
         return self.journal.rows[-1]
 

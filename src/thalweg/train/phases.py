@@ -1,6 +1,6 @@
 """From phase to phase: cast, cut the models, lay out the members, choose the mode; and back to whole models."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from thalweg.errors import UserError
 from thalweg.objective import Objective, ObjectiveState, Parts, cast, named_key, split
+from thalweg.train.instruments import AbstractInstrument, looks_every
 from thalweg.train.members import (
     AbstractMembers,
     Layout,
@@ -36,6 +37,7 @@ class Cadence:
         refresh: the objective's.
         renew: a new batch, where a batch is kept for several steps.
         validate: the validation score.
+        measure: by instrument; multiples of `log`.
     """
 
     log: int
@@ -43,6 +45,7 @@ class Cadence:
     refresh: int = 0
     renew: int = 0
     validate: int = 0
+    measure: Mapping[str, int] = field(default_factory=dict)
 
     def to_next(self, step: int, steps: int) -> int:
         """Steps until the next event, or the end of the phase."""
@@ -61,6 +64,7 @@ class Choices:
     layout: Layout
     devices: Sequence[Any] | None
     log_every: int | None
+    instruments: Mapping[str, AbstractInstrument] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,7 @@ class Prepared:
     shared: PyTree
     static: PyTree
     conduct: dict[str, Any] = field(default_factory=dict)
+    instruments: Mapping[str, AbstractInstrument] = field(default_factory=dict)
 
     def like(self, streamed: Sequence[PyTree]) -> PyTree:
         """Structure, shapes and dtypes of the members once the phase has begun."""
@@ -202,17 +207,20 @@ def prepare(travellers: Sequence[Traveller], objective: Objective, phase: Phase,
         "backend": jax.default_backend(),
     }
     cadence = _cadence(phase, objective, choices, walk.varies)
-    return Prepared(walk, members, mode, cadence, objective, shared, parts[0].static, conduct)
+    return Prepared(walk, members, mode, cadence, objective, shared, parts[0].static, conduct, choices.instruments)
 
 
 def _cadence(phase: Phase, objective: Objective, choices: Choices, varies: bool) -> Cadence:
     log = choices.log_every or max(1, min(100, phase.steps // 100))
+    instruments = choices.instruments
+    terms = len(objective.terms)
     return Cadence(
         log=log,
         check=0 if phase.until is None else phase.until.every,
         refresh=objective.refresh_every,
         renew=phase.redraw if phase.redraw > 1 and varies else 0,
         validate=0 if choices.validation is None else choices.validate_every or log,
+        measure={name: looks_every(one, terms, len(instruments), log) for name, one in instruments.items()},
     )
 
 

@@ -48,7 +48,7 @@ class Phase(eqx.Module):
     ):
         if not isinstance(optimizer, AbstractOptimizer):
             raise UserError(
-                f"a phase needs an optimizer, not {_kind(optimizer)}",
+                f"a phase needs an optimizer, not {kind_of(optimizer)}",
                 remedy="Adam(1e-3), for instance; wrap an Optax transform: FirstOrder(optax.…).",
             )
         _check_count(steps, 1, "a phase's steps", "Give the most steps that the phase may take.")
@@ -84,7 +84,7 @@ def floating_dtype(precision: Any) -> np.dtype:
     return dtype
 
 
-def _kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
     """What a value is, for somebody who forgot to call a class."""
     return f"the class {value.__name__} itself" if isinstance(value, type) else type(value).__name__
 

@@ -4,6 +4,7 @@ Every program has the signature `(state, frozen, streamed, shared, count) -> (st
 members (see `members.py`) maps all of them alike.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -15,6 +16,7 @@ from thalweg.errors import UserError
 from thalweg.objective import Batch, Objective, ObjectiveState, Problem, named_key
 from thalweg.optim import Ended, StepInfo
 from thalweg.train.conditions import Monitor
+from thalweg.train.instruments import AbstractInstrument
 from thalweg.train.program import Phase
 from thalweg.types import Key, Params, PyTree, Scalar
 
@@ -255,6 +257,16 @@ class Walk:
         after = eqx.tree_at(lambda s: s.best, state, _where(better, new, old))
         figures = {"total": score} | found.parts
         return (_where(state.held, state, after) if self.hold else after), figures
+
+    def measuring(self, instrument: AbstractInstrument) -> Callable[..., tuple[State, dict]]:
+        """The program that looks through an instrument, at the batch of the last step."""
+
+        def measure(state: State, frozen: PyTree, streamed: Batch, shared: PyTree, count: Any) -> tuple[State, dict]:
+            problem = self.problem(state, frozen, streamed, shared, state.batch)
+            key = jax.random.fold_in(named_key(state.key, "instrument"), state.step)
+            return state, instrument.measure(problem, state.params, key)
+
+        return measure
 
     def settle(self, state: State, frozen: PyTree, streamed: Batch, shared: PyTree, count: Any) -> tuple[State, dict]:
         """After a look: an empty tally, and a member held whose optimizer has ended or whose cost is not finite."""
