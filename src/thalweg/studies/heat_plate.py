@@ -138,7 +138,7 @@ class Settings(tw.Settings):
     )
     points: int = tw.setting(1_000, "points of the law at a time", ge=50, le=20_000)
     adam: int = tw.setting(500, "steps of Adam", quick=300, ge=1)
-    newton: int = tw.setting(200, "steps of Levenberg-Marquardt after them", quick=60, ge=1)
+    newton: int = tw.setting(200, "most steps of Levenberg-Marquardt after them", quick=80, ge=1)
     fresh: int = tw.setting(10, "of these steps share their points, the next ones have fresh ones", ge=1)
     width: int = tw.setting(20, "units in each of the two hidden layers", ge=1, le=60)
     noise: float = tw.setting(0.02, "standard deviation of a sensor's error; the plate's range is 1.8", gt=0, le=1)
@@ -181,8 +181,14 @@ def heat_plate(settings: Settings, run: tw.Run) -> list[tw.Claim]:
             ],
             landscape(tw.FreshPoints, settings.points, sensors=sensors),
             [
-                tw.Phase(tw.Adam(5e-3), settings.adam, where=held),
-                tw.Phase(tw.LevenbergMarquardt(), settings.newton, redraw=settings.fresh, where=held),
+                tw.Phase(tw.Adam(1e-2), settings.adam, where=held),
+                tw.Phase(
+                    tw.LevenbergMarquardt(),
+                    settings.newton,
+                    until=tw.Plateau(patience=3, improvement=0.05, every=settings.fresh),
+                    redraw=settings.fresh,
+                    where=held,
+                ),
             ],
             validation=landscape(tw.HeldPoints, 2 * settings.points, sensors=sensors),
             validate_every=settings.fresh,
@@ -229,8 +235,9 @@ def heat_plate(settings: Settings, run: tw.Run) -> list[tw.Claim]:
 
     def held_out(fitted: tw.FitMany) -> np.ndarray:
         """How much the law is broken at held-out points, against the last that were trained on; root mean square."""
-        last = fitted.rows[-1]
-        return np.sqrt(np.divide(last["validation"]["law"], last["parts"]["law"]))
+        rows = [row for row in fitted.rows if "validation" in row]
+        ratio = np.divide([row["validation"]["law"] for row in rows], [row["parts"]["law"] for row in rows])
+        return np.array([np.sqrt(one[np.isfinite(one)][-1]) for one in ratio.T])  # a member that is done has NaN
 
     def median(statement: str, found: np.ndarray, most: float, unit: str) -> tw.Claim:
         middle, interval = tw.median_interval(found.tolist())
