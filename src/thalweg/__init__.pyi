@@ -90,6 +90,7 @@ from .train import RunRecord as RunRecord
 from .train import Sharpness as Sharpness
 from .train import SignalToNoise as SignalToNoise
 from .train import Status as Status
+from .train import TensorBoardLogger as TensorBoardLogger
 from .train import Verdict as Verdict
 from .train import When as When
 from .train import fit as fit

@@ -22,6 +22,7 @@ from thalweg.train.instruments import NoiseRatio as NoiseRatio
 from thalweg.train.instruments import PartGradients as PartGradients
 from thalweg.train.instruments import Sharpness as Sharpness
 from thalweg.train.log import MetricsLog as MetricsLog
+from thalweg.train.loggers import TensorBoardLogger as TensorBoardLogger
 from thalweg.train.members import Layout as Layout
 from thalweg.train.members import Mode as Mode
 from thalweg.train.program import Phase as Phase
