@@ -138,9 +138,9 @@ class Settings(tw.Settings):
     )
     points: int = tw.setting(1_000, "points of the law at a time", ge=50, le=20_000)
     adam: int = tw.setting(500, "steps of Adam", quick=300, ge=1)
-    newton: int = tw.setting(200, "most steps of Levenberg-Marquardt after them", quick=80, ge=1)
+    newton: int = tw.setting(200, "most steps of Levenberg-Marquardt after them", quick=90, ge=1)
     fresh: int = tw.setting(10, "of these steps share their points, the next ones have fresh ones", ge=1)
-    width: int = tw.setting(20, "units in each of the two hidden layers", ge=1, le=60)
+    width: int = tw.setting(20, "units in each of the two hidden layers", quick=16, ge=1, le=60)
     noise: float = tw.setting(0.02, "standard deviation of a sensor's error; the plate's range is 1.8", gt=0, le=1)
     curvature: float = tw.setting(5.0, "how bent the unknown edge's profile may be (standard deviation of u_yy)", gt=0)
 
