@@ -6,6 +6,8 @@ from .errors import DamagedError as DamagedError
 from .errors import RunError as RunError
 from .errors import ThalwegError as ThalwegError
 from .errors import UserError as UserError
+from .objective import L1 as L1
+from .objective import L2 as L2
 from .objective import AbstractSource as AbstractSource
 from .objective import AbstractTerm as AbstractTerm
 from .objective import AtMost as AtMost
@@ -22,6 +24,7 @@ from .objective import Rows as Rows
 from .objective import Supervised as Supervised
 from .objective import frozen as frozen
 from .objective import gradient_signal as gradient_signal
+from .objective import kernels as kernels
 from .objective import only as only
 from .objective import trainable as trainable
 from .optim import BFGS as BFGS

@@ -34,7 +34,19 @@ from thalweg.losses import (
     WeibullSurvival,
 )
 from thalweg.nn import MLP, BatchNorm, Linear, Sequential
-from thalweg.objective import AbstractTerm, AtMost, Equal, HeldPoints, Objective, Residual, Rows, Supervised, split
+from thalweg.objective import (
+    L1,
+    L2,
+    AbstractTerm,
+    AtMost,
+    Equal,
+    HeldPoints,
+    Objective,
+    Residual,
+    Rows,
+    Supervised,
+    split,
+)
 
 N = 16
 RANDOM = np.random.default_rng(0)
@@ -105,6 +117,8 @@ TERMS = {
     "Residual": (Residual(lambda u, z: jax.grad(u)(z) + u(z), POINTS), scalar()),
     "Equal": (Equal(lambda u, z: u(z), 3.0, POINTS), scalar()),
     "AtMost": (AtMost(lambda u, z: u(z), -3.0, Rows(X)), scalar()),
+    "L1": (L1(0.1), scalar()),
+    "L2": (L2(0.1), scalar()),
 }
 
 
@@ -177,7 +191,8 @@ def test_every_term_runs_its_users_code_once_a_trace(name):
     problem = objective.bind(static, objective.draw(state, jnp.int32(0)), state, jax.random.key(1))
     calls.clear()
     jax.make_jaxpr(lambda p: jax.value_and_grad(problem.evaluate, has_aux=True)(p))(parts.params)
-    assert len(calls) == (2 if name == "Residual" else 1)  # its equation calls the model twice
+    # the equation calls the model twice; a penalty looks at the parameters alone
+    assert len(calls) == {"Residual": 2, "L1": 0, "L2": 0}.get(name, 1)
 
 
 def test_the_registries_hold_every_public_loss_and_term():

@@ -18,6 +18,9 @@ from thalweg.objective.precision import cast as cast
 from thalweg.objective.problem import Batch as Batch
 from thalweg.objective.problem import Evaluation as Evaluation
 from thalweg.objective.problem import Problem as Problem
+from thalweg.objective.regularizers import L1 as L1
+from thalweg.objective.regularizers import L2 as L2
+from thalweg.objective.regularizers import kernels as kernels
 from thalweg.objective.residual import Residual as Residual
 from thalweg.objective.sources import AbstractSource as AbstractSource
 from thalweg.objective.sources import Examples as Examples
