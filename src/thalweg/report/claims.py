@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from thalweg.errors import UserError
 from thalweg.figures.style import GRID, INK, MUTED, SERIES
 from thalweg.report.drawing import SVG, Drawing, rendered, themed
-from thalweg.report.formats import ClaimRow, Claims, damaged
+from thalweg.report.files import damaged
+from thalweg.report.formats import ClaimRow, Claims
 from thalweg.report.words import count, figure, joined
 
 if TYPE_CHECKING:

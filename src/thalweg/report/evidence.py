@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from thalweg.figures import classification, predictions, training
+from thalweg.report.arrays import ClassTest, NumberTest
 from thalweg.report.drawing import Drawing, drawing
-from thalweg.report.formats import ClassTest, NumberTest, Record
+from thalweg.report.formats import Record
 from thalweg.report.words import count, figure, fixed, joined, percent
 
 

@@ -1,22 +1,19 @@
 """What the report reads from a run's folder, checked before anything is drawn. Nothing that is read is executed."""
 
 import fcntl
-import io
-import json
 import math
 import os
 import re
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-import numpy as np
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
-from thalweg.errors import DamagedError
+from thalweg.report.arrays import ClassTest, NumberTest, read_test
+from thalweg.report.files import damaged, read_model
 from thalweg.train.record import RunDirectory
 from thalweg.train.verdict import Finding, Status, Verdict
 
@@ -165,49 +162,6 @@ class Verdicts(BaseModel):
 
 
 @dataclass(frozen=True)
-class NumberTest:
-    """`arrays/test.npz` of a numeric target, each shape (n,) with n ≥ 1, in the target's units, finite.
-
-    Attributes:
-        truth, mean: true and predicted.
-        aleatoric, epistemic: standard deviations: noise that no model removes, and what more data would.
-        outside: bool; the row lies outside the training range.
-        left_out: rows that had no finite prediction and are not here.
-    """
-
-    truth: np.ndarray
-    mean: np.ndarray
-    aleatoric: np.ndarray
-    epistemic: np.ndarray
-    outside: np.ndarray
-    left_out: int
-
-    @property
-    def deviation(self) -> np.ndarray:
-        """Standard deviation of the whole doubt, shape (n,)."""
-        return np.hypot(self.aleatoric, self.epistemic)
-
-
-@dataclass(frozen=True)
-class ClassTest:
-    """`arrays/test.npz` of a target of k classes.
-
-    Attributes:
-        truth: shape (n,), integers 0 … k − 1.
-        probability: shape (n, k).
-        epistemic: shape (n,).
-        classes: k names.
-        left_out: rows that had no finite prediction and are not here.
-    """
-
-    truth: np.ndarray
-    probability: np.ndarray
-    epistemic: np.ndarray
-    classes: list[str]
-    left_out: int
-
-
-@dataclass(frozen=True)
 class Record:
     """All that a run has left so far; None or empty for what it has not.
 
@@ -245,9 +199,9 @@ def read_record(path: str | Path) -> Record:
         DamagedError: a file in it is not what it should be; the file and the place in it are named.
     """
     run = RunDirectory.open(path)
-    verdicts = _model(run.path / "verdict.json", Verdicts)
-    scores = _model(run.path / "scores.json", Scores)
-    data = _model(run.path / "data.json", Data)
+    verdicts = read_model(run.path / "verdict.json", Verdicts)
+    scores = read_model(run.path / "scores.json", Scores)
+    data = read_model(run.path / "data.json", Data)
     environment = run.environment()
     return Record(
         run.path,
@@ -260,34 +214,15 @@ def read_record(path: str | Path) -> Record:
         [] if verdicts is None else [one.finding() for one in verdicts.findings],
         scores,
         data,
-        _model(run.path / "claims.json", Claims),
-        _test(run.arrays / "test.npz", scores, data),
+        read_model(run.path / "claims.json", Claims),
+        read_test(run.arrays / "test.npz", _class_names(scores, data)),
         is_written=verdicts is None and _is_locked(run.path / "lock"),
     )
 
 
-Model = TypeVar("Model", bound=BaseModel)
-
-
-def _model(path: Path, model: type[Model]) -> Model | None:
-    """The file as the model describes it; None if there is no such file."""
-    if not path.exists():
-        return None
-    try:
-        return model.model_validate(json.loads(path.read_text(encoding="utf-8")))
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(one) for one in first["loc"])
-        found = "" if first["type"] == "missing" else f", and it is {first['input']!r:.60}"
-        raise damaged(path, f"{place}: {first['msg']}{found}" if place else f"{first['msg']}{found}") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise damaged(path, str(error)) from error
-
-
-def damaged(path: Path, why: str) -> DamagedError:
-    """The error that names a file which is not what it should be."""
-    remedy = "Restore the file from a copy, or move it away: the report then leaves out what it held."
-    return DamagedError(f"the file cannot be used: {why}", where=str(path), remedy=remedy)
+def _class_names(scores: Scores | None, data: Data | None) -> list[str] | None:
+    names = scores.classes if scores else None
+    return names or (data.target.classes if data and data.target else None)
 
 
 def _rows(run: RunDirectory) -> list[dict[str, Any]]:
@@ -353,65 +288,3 @@ def _is_locked(path: Path) -> bool:
     finally:
         os.close(handle)
     return False
-
-
-# ------------------------------------------------------------------------------------------------------- predictions
-def _test(path: Path, scores: Scores | None, data: Data | None) -> NumberTest | ClassTest | None:
-    if not path.exists():
-        return None
-    try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
-        raise damaged(path, str(error)) from error
-    try:
-        if "probability" not in arrays:
-            return _number_test(arrays)
-        names = scores.classes if scores else None
-        names = names or (data.target.classes if data and data.target else None)
-        return _class_test(arrays, names)
-    except ValueError as error:
-        raise damaged(path, str(error)) from error
-
-
-def _number_test(arrays: Mapping[str, np.ndarray]) -> NumberTest:
-    n = len(_array(arrays, "truth", ndim=1))
-    names = ("truth", "mean", "aleatoric", "epistemic")
-    columns = {name: _array(arrays, name, ndim=1, rows=n) for name in names}
-    outside = _array(arrays, "outside", ndim=1, rows=n).astype(bool)
-    usable = np.isfinite(np.stack([*columns.values()])).all(axis=0)
-    if any((columns[name][usable] < 0).any() for name in names[2:]):
-        raise ValueError("a standard deviation is negative")
-    if not usable.any():
-        raise ValueError("no row has a finite prediction")
-    return NumberTest(
-        **{name: column[usable] for name, column in columns.items()},
-        outside=outside[usable],
-        left_out=int((~usable).sum()),
-    )
-
-
-def _class_test(arrays: Mapping[str, np.ndarray], names: list[str] | None) -> ClassTest:
-    truth = _array(arrays, "truth", ndim=1)
-    probability = _array(arrays, "probability", ndim=2, rows=len(truth))
-    epistemic = _array(arrays, "epistemic", ndim=1, rows=len(truth))
-    k = probability.shape[1]
-    names = names or [f"class {i}" for i in range(k)]
-    if len(names) != k or k < 2:
-        raise ValueError(f"'probability' has {k} columns for {len(names)} classes")
-    if not np.isin(truth, np.arange(k)).all():
-        raise ValueError(f"'truth' holds a class outside 0 … {k - 1}")
-    usable = np.isfinite(probability).all(axis=1)
-    if not usable.any():
-        raise ValueError("no row has a finite prediction")
-    left_out = int((~usable).sum())
-    return ClassTest(truth[usable].astype(int), probability[usable], epistemic[usable], names, left_out)
-
-
-def _array(arrays: Mapping[str, np.ndarray], name: str, *, ndim: int, rows: int | None = None) -> np.ndarray:
-    if name not in arrays:
-        raise ValueError(f"it has no array {name!r}")
-    array = arrays[name]
-    if array.dtype.kind not in "biuf" or array.ndim != ndim or not len(array) or len(array) != (rows or len(array)):
-        raise ValueError(f"the array {name!r} has the shape {array.shape} and the type {array.dtype}")
-    return array.astype(float)
