@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 from thalweg.errors import UserError
 from thalweg.nn.activations import Activation
 from thalweg.nn.dropout import Dropout
-from thalweg.nn.initializers import Initializer, for_activation, lecun_normal
+from thalweg.nn.initializers import Initializer, for_activation, scaled
 from thalweg.nn.linear import Linear
 from thalweg.nn.sequential import call_in_order, training_call_in_order
 from thalweg.types import Key, Model
@@ -27,8 +27,9 @@ class MLP(eqx.Module):
         key: for the initial weights.
         activation: a function, or a module such as `LeakyReLU(0.2)`.
         dropout: rate after every hidden activation, in [0, 1).
-        init: of the hidden weights; None takes the one that suits the activation. The last layer, which no activation
-            follows, has variance 1/fan_in. Biases are zero.
+        init: of the hidden weights; None takes the one that suits the activation and the dropout before the weights,
+            `for_activation`. The last layer, which no activation follows, has variance (1 - dropout)/fan_in: the
+            signal keeps its size in training. Biases are zero.
         dtype: of the parameters; inputs must have it too.
     Raises:
         UserError: a size or width below 1, a depth that does not agree with the widths, a rate out of range, an
@@ -65,11 +66,12 @@ class MLP(eqx.Module):
         if dropout != 0:
             after.append(Dropout(dropout))
         layers: list[Model] = []
-        if widths:
-            hidden = for_activation(activation) if init is None else init
-            for fan_in, fan_out, layer_key in zip(sizes[:-2], sizes[1:-1], keys[:-1], strict=True):
-                layers += [Linear(fan_in, fan_out, key=layer_key, init=hidden, dtype=dtype), *after]
-        layers.append(Linear(sizes[-2], sizes[-1], key=keys[-1], init=lecun_normal, dtype=dtype))
+        rate = 0.0  # of the dropout before a layer; the inputs go through none
+        for fan_in, fan_out, layer_key in zip(sizes[:-2], sizes[1:-1], keys[:-1], strict=True):
+            hidden = for_activation(activation, dropout=rate) if init is None else init
+            layers += [Linear(fan_in, fan_out, key=layer_key, init=hidden, dtype=dtype), *after]
+            rate = dropout
+        layers.append(Linear(sizes[-2], sizes[-1], key=keys[-1], init=scaled(1.0, dropout=rate), dtype=dtype))
         self.layers = tuple(layers)
         self.in_size, self.out_size = int(in_size), None if out_size is None else int(out_size)
 
