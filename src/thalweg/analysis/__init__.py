@@ -1,0 +1,7 @@
+"""Questions asked of a place in a landscape; the landscape comes as a function of the parameters."""
+
+from thalweg.analysis.slices import PlaneSlice as PlaneSlice
+from thalweg.analysis.slices import filter_normalized as filter_normalized
+from thalweg.analysis.slices import plane_slice as plane_slice
+from thalweg.analysis.slices import walked_direction as walked_direction
+from thalweg.analysis.slices import without_component as without_component
