@@ -1,4 +1,5 @@
 from . import data as data
+from . import figures as figures
 from . import losses as losses
 from . import nn as nn
 from . import optim as optim
@@ -6,6 +7,8 @@ from .errors import DamagedError as DamagedError
 from .errors import RunError as RunError
 from .errors import ThalwegError as ThalwegError
 from .errors import UserError as UserError
+from .nn import SignalReport as SignalReport
+from .nn import signal_report as signal_report
 from .objective import L1 as L1
 from .objective import L2 as L2
 from .objective import AbstractSource as AbstractSource

@@ -223,9 +223,12 @@ def _growing(report: SignalReport) -> Iterator[Finding]:
         ("the signal", report.mean_square, report.forward_growth, rows),
         ("the gradient on its way back", report.backward, report.backward_growth, rows[::-1]),
     )
-    for what, squares, growth, way in ways:
-        first, last = squares[way[0]] if len(way) else np.nan, squares[way[-1]] if len(way) else np.nan
-        if len(way) > 1 and np.isfinite(last) and not first / LARGEST_CHANGE <= last <= first * LARGEST_CHANGE:
+    for what, squares, growth, way in ways if len(rows) > 1 else ():
+        first, last = squares[way[0]], squares[way[-1]]
+        if not np.isfinite(last) or first / LARGEST_CHANGE <= last <= first * LARGEST_CHANGE:
+            continue
+        # A signal that comes back to order one from unscaled inputs is the first layer's finding.
+        if squares is report.backward or abs(np.log(last)) > abs(np.log(first)):
             factor = f" by {growth:.3g}" if np.isfinite(growth) else ""
             told.append(f"{what}{factor}, from {first:.3g} to {last:.3g}")
     if told:
