@@ -52,7 +52,7 @@ def test_every_study_of_thalwegs_own(name: str) -> None:
     text = path.read_text()
     assert "from thalweg" not in text
     assert "import thalweg." not in text
-    assert text.count("\n") < 150
+    assert text.count("\n") <= 420  # a file to read from top to bottom, and to copy
 
 
 def test_the_public_names_stay_what_they_are() -> None:

@@ -20,7 +20,6 @@ from scipy.sparse.linalg import splu
 from skfem.helpers import grad
 
 import thalweg as tw
-from thalweg.figures import comparison, fields
 
 CORNERS = [(0, 0), (2, 0), (2, 1), (1, 1), (1, 2), (0, 2)]  # edge i goes from corner i to the next
 HOT, COLD, INSULATED = 1, 4, (0, 2, 3, 5)
@@ -294,7 +293,7 @@ def draw(run, truth, true, coarse, guesses, models, typical, errors) -> None:
     def field(name: str, shown: np.ndarray, label: str, limits: tuple[float, float], title: str, caption: str) -> None:
         run.save_figure(
             name,
-            lambda ax: fields.field(
+            lambda ax: tw.figures.fields.field(
                 ax, points, triangles, shown, label=label, limits=limits, outline=np.array(CORNERS), marks=SENSORS
             ),
             title=title,
@@ -328,7 +327,7 @@ def draw(run, truth, true, coarse, guesses, models, typical, errors) -> None:
         medians = {name: tw.median_interval(found) for name, found in errors.items()}
         low, high = np.transpose([interval for _, interval in medians.values()])
         middle = np.array([median for median, _ in medians.values()])
-        comparison.scores(ax, list(medians), middle, low, high, metric="relative L2 error, %")
+        tw.figures.comparison.scores(ax, list(medians), middle, low, high, metric="relative L2 error, %")
 
     caption = "Medians over seeds with 95 % intervals; both problems, and the classical methods with the same readings."
     run.save_figure("6-errors", score, title="Errors beside the classical methods", caption=caption)

@@ -186,15 +186,11 @@ def contour(ax: Any, residual: Callable[[Any], Any], paths: dict[str, np.ndarray
         ax.plot(*path.T, styles[i // 6], color=f"C{i % 6}", linewidth=1.3, label=name)
     ax.plot(*paths[next(iter(paths))][0], "o", color="C0", markersize=4)
     ax.plot(*goal, "x", color="C1", markersize=9, markeredgewidth=2)
-    ax.set_xlim(left, right)
-    ax.set_ylim(low, high)
-    ax.set_xlabel("x₁")
-    ax.set_ylabel("x₂")
+    ax.set(xlim=(left, right), ylim=(low, high), xlabel="x₁", ylabel="x₂")
     ax.legend(fontsize="x-small", ncol=2)
 
 
-# ------------------------------------------------------------------------------------------ S01: gradient descent
-def quadratics(seeds: list[int], scale: float = 1.0) -> list[dict[str, jax.Array]]:
+def quadratics(seeds: list[int]) -> list[dict[str, jax.Array]]:
     """By seed a quadratic of ten unknowns, curvatures between 1 and 100 in a random frame, and a random start."""
     found = []
     for seed in seeds:
@@ -202,7 +198,7 @@ def quadratics(seeds: list[int], scale: float = 1.0) -> list[dict[str, jax.Array
         frame = np.linalg.qr(rng.normal(size=(10, 10)))[0]
         curvatures = np.concatenate([[1.0, 100.0], 10 ** rng.uniform(0, 2, size=8)])
         matrix = frame @ np.diag(curvatures) @ frame.T
-        found.append({"x": jnp.asarray(rng.normal(size=10)), "matrix": jnp.asarray(scale * matrix)})
+        found.append({"x": jnp.asarray(rng.normal(size=10)), "matrix": jnp.asarray(matrix)})
     return found
 
 
@@ -230,8 +226,7 @@ def stable_rate(seeds: list[int]) -> list[tw.Claim]:
     ]
     found = walk(objective, scaled, tw.Phase(tw.SGD(1.0), 1_500, where=tw.only(place)))
     ends = totals(found)[-1].reshape(len(seeds), len(shares))
-    starts = totals(found)[0].reshape(len(seeds), len(shares))
-    fell = ends < starts
+    fell = ends < totals(found)[0].reshape(len(seeds), len(shares))
     largest = [max((share for share, ok in zip(shares, row, strict=True) if ok), default=0.0) for row in fell]
     least = [min((share for share, ok in zip(shares, row, strict=True) if not ok), default=2.0) for row in fell]
     middle, interval = tw.median_interval([(a + b) / 2 for a, b in zip(largest, least, strict=True)])
@@ -253,7 +248,6 @@ def momentum(seeds: list[int], steps: int) -> tw.Claim:
     return tw.Claim.at_most(statement, middle, interval, 0.5, unit="× steps")
 
 
-# ------------------------------------------------------------------------------------- S03: adaptive optimizers
 def memories(seeds: list[int]) -> list[tw.Claim]:
     """After the gradient has become small, who takes full steps again?"""
     decay, rate = 0.95, 0.1
@@ -314,7 +308,6 @@ def in_ravines(seeds: list[int], steps: int) -> list[tw.Claim]:
     return claims
 
 
-# ------------------------------------------------------------------------------------------ S04: Adam and L-BFGS
 def smooth_and_noisy(seeds: list[int], steps: int, run: tw.Run) -> list[tw.Claim]:
     """Each on its own ground: exact slopes of Rosenbrock's valley, and slopes with noise."""
     starts = points(seeds, (-2.0, -1.0), (2.0, 3.0))
@@ -369,7 +362,6 @@ class Tilt(tw.AbstractTerm):
         return jnp.vdot(jax.lax.stop_gradient(example).astype(model["x"].dtype), model["x"])
 
 
-# ------------------------------------------------------------------------------------------------- S05: kicks
 def kicks(seeds: list[int], steps: int, run: tw.Run) -> list[tw.Claim]:
     """Does a rate that rises again and again find what one that only falls does not?"""
     grounds = {
