@@ -58,12 +58,19 @@ def best_rows(rows: Rows) -> list[int | None]:
     >>> best_rows([{"validation": {"total": 2.0}}, {"validation": {"total": 1.0}}, {"validation": {"total": 3.0}}])
     [1]
     """
-    scores = _finite(by_member(rows, "validation", "total"))
+    scores = finite(by_member(rows, "validation", "total"))
     return [int(np.nanargmin(score)) if np.isfinite(score).any() else None for score in scores.T]
 
 
-class _Curve(NamedTuple):
-    """One figure of all rows, shape (rows, members), and its looks; `each`: with a thin line for each member."""
+class Curve(NamedTuple):
+    """One figure of all rows and its looks.
+
+    Attributes:
+        label: for the legend; a name that begins with "_" is left out by matplotlib.
+        values: shape (rows, members); what is not finite leaves a gap.
+        colour, dashes: of the line.
+        each: with a thin line for each member, beside the median.
+    """
 
     label: str
     values: np.ndarray
@@ -92,35 +99,65 @@ def losses(ax: "Axes", rows: Rows) -> None:
     """
     steps = by_member(rows, "run_step")
     names = list(dict.fromkeys(name for row in rows for name in row.get("parts", {})))
-    whole = _Curve("total" if len(names) > 1 else "training", by_member(rows, "total"), INK, DASHES[0], each=True)
+    whole = Curve("total" if len(names) > 1 else "training", by_member(rows, "total"), INK, DASHES[0], each=True)
     curves = [whole]
     for i, name in enumerate(names if len(names) > 1 else []):
         turn, place = divmod(i, len(SERIES) - 1)  # the first colour is the validation score's
         label = f" {plain(name)}" if name.startswith("_") else plain(name)  # matplotlib leaves out "_..."
-        curves.append(_Curve(label, by_member(rows, "parts", name), SERIES[place + 1], DASHES[turn % len(DASHES)]))
-    validation = _Curve("validation", by_member(rows, "validation", "total"), SERIES[0], DASHES[1], each=True)
+        curves.append(Curve(label, by_member(rows, "parts", name), SERIES[place + 1], DASHES[turn % len(DASHES)]))
+    validation = Curve("validation", by_member(rows, "validation", "total"), SERIES[0], DASHES[1], each=True)
     curves.append(validation)
 
     dress(ax)
     for curve in curves:
-        _draw(ax, steps, curve)
+        draw_curve(ax, steps, curve)
     _mark_best(ax, rows, steps, validation.values)
     _mark_failure(ax, steps, by_member(rows, "total"))
-    ax.set_xlim(0, max(float(np.nanmax(steps)), 1.0))
     _scale(ax, whole.values, [curve.values for curve in curves])
-    _shade_phases(ax, rows)
-    ax.set_xlabel("step")
-    ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    ax.locator_params(axis="x", nbins=5, integer=True)
+    step_axis(ax, rows)
     legend(ax)
 
 
-def _finite(values: np.ndarray) -> np.ndarray:
+def step_axis(ax: "Axes", rows: Rows) -> None:
+    """Steps of the run along x, from 0, with the phases. To be called when all else has been drawn and scaled.
+
+    >>> from matplotlib.figure import Figure
+    >>> ax = Figure().add_subplot()
+    >>> step_axis(ax, [{"phase": 0, "run_step": 50}])
+    >>> ax.get_xlabel(), float(ax.get_xlim()[1])
+    ('step', 50.0)
+    """
+    ax.set_xlim(0, max(float(np.nanmax(by_member(rows, "run_step"))), 1.0))
+    shade_phases(ax, rows)
+    ax.set_xlabel("step")
+    ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    ax.locator_params(axis="x", nbins=5, integer=True)
+
+
+def finite(values: np.ndarray) -> np.ndarray:
+    """NaN in place of all that is not finite, so that it leaves a gap.
+
+    >>> finite(np.array([1.0, np.inf]))
+    array([ 1., nan])
+    """
     return np.where(np.isfinite(values), values, np.nan)
 
 
-def _draw(ax: "Axes", steps: np.ndarray, curve: _Curve) -> None:
-    values = _finite(curve.values)
+def draw_curve(ax: "Axes", steps: np.ndarray, curve: Curve) -> None:
+    """A curve's median over the members against the step, and its members, thin, where it asks for them.
+
+    Args:
+        ax: where to draw.
+        steps: of the run at each row, shape (rows, members).
+        curve: what to draw; rows that have nothing of it are passed over.
+
+    >>> from matplotlib.figure import Figure
+    >>> ax = Figure().add_subplot()
+    >>> draw_curve(ax, np.array([[1.0], [2.0]]), Curve("rate", np.array([[0.1], [0.2]]), INK, "-"))
+    >>> ax.lines[0].get_ydata()
+    array([0.1, 0.2])
+    """
+    values = finite(curve.values)
     seen = np.isfinite(values).any(axis=1)  # validation may be rarer than the rows
     if not seen.any():
         return
@@ -186,7 +223,19 @@ def _scale(ax: "Axes", totals: np.ndarray, values: list[np.ndarray]) -> None:
         ax.set_ylabel(f"loss (linear up to {power_of_ten(near)})")
 
 
-def _shade_phases(ax: "Axes", rows: Rows) -> None:
+def shade_phases(ax: "Axes", rows: Rows) -> None:
+    """Every second phase on a darker ground, with its number on top; nothing where there is one phase only.
+
+    Args:
+        ax: where the curves have been drawn already, with the limits that they are to keep.
+        rows: of one fit.
+
+    >>> from matplotlib.figure import Figure
+    >>> ax = Figure().add_subplot()
+    >>> shade_phases(ax, [{"phase": 0, "run_step": 50}, {"phase": 1, "run_step": 100}])
+    >>> [text.get_text() for text in ax.texts]
+    ['phase 1', 'phase 2']
+    """
     ends = phase_ends(rows)
     if len(ends) < 2:
         return

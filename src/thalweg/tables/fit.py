@@ -7,16 +7,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
+from thalweg.analysis import filter_normalized, plane_slice, walked_direction, without_component
 from thalweg.data import Task
 from thalweg.errors import DamagedError, RunError, UserError
-from thalweg.losses import cross_entropy
+from thalweg.losses import AbstractLoss, cross_entropy
 from thalweg.nn import save_model
-from thalweg.objective import Objective, Supervised
+from thalweg.objective import Objective, Supervised, named_key, trainable
 from thalweg.optim import AdamW
 from thalweg.report import write_report
 from thalweg.tables.baselines import fit_baselines
@@ -33,6 +35,7 @@ from thalweg.train import (
     FitFailed,
     FitInterrupted,
     FitMany,
+    GradientNorms,
     NoImprovement,
     Phase,
     RunDirectory,
@@ -44,6 +47,12 @@ from thalweg.trust import predict_classes
 
 PRECISION = jnp.float64
 """Raw columns go into the model, which normalizes them itself: a column like 1e9 ± 1 needs more than float32."""
+
+SLICE_ROWS = 1_000
+"""Validation rows that the slice of the loss surface is taken on: enough for its shape."""
+
+SLICE_SECONDS = 2.0
+"""For all of that slice: the report can do without it."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +159,7 @@ def _carry_out(request: Request, prepared: Prepared, run: RunDirectory, callback
         write_report(run.path)
         raise failure
     scores = _examine(request, prepared, found, run)
+    write_json_atomic(run.arrays / "slice.json", _slice(request, prepared, found.models[0]))
     _save(Ensemble(tuple(found.models)), prepared, run)
     return TableFit(run.path, found.verdicts, scores, write_report(run.path), prepared.findings)
 
@@ -166,8 +176,7 @@ def _train(request: Request, prepared: Prepared, run: RunDirectory, callbacks: S
     look = max(1, steps // 150)
     stop = NoImprovement(steps=max(look, int(settings.patience * steps)), every=look)
     with jax.enable_x64(True):
-        loss = cross_entropy if prepared.family is None else MODELS[prepared.family].loss
-        term = lambda rows, size: Supervised(*_arrays(prepared, rows), loss=loss, batch_size=size)
+        term = lambda rows, size: Supervised(*_arrays(prepared, rows), loss=_loss(prepared), batch_size=size)
         objective = Objective(data=term(split.train, plan.batch))
         validation = Objective(data=term(split.validation, None))
         models = [_model(prepared, settings, jax.random.key(seed)) for seed in _seeds(request)]
@@ -181,7 +190,7 @@ def _fit(models, objective, validation, phase, request: Request, run: RunDirecto
 
     return fit_many(
         models, objective, phase, seeds=_seeds(request), validation=validation, log_every=look, run=run,
-        checkpoint_seconds=10.0, callbacks=callbacks,
+        checkpoint_seconds=10.0, callbacks=callbacks, instruments=[GradientNorms()],
     )  # fmt: skip
 
 
@@ -192,6 +201,10 @@ def _seeds(request: Request) -> list[int]:
 def _arrays(prepared: Prepared, rows: np.ndarray) -> tuple[jax.Array, jax.Array]:
     x, y = jnp.asarray(prepared.x[rows], PRECISION), prepared.y[rows]
     return x, jnp.asarray(y, PRECISION if prepared.task is Task.NUMBER else jnp.int32)
+
+
+def _loss(prepared: Prepared) -> AbstractLoss:
+    return cross_entropy if prepared.family is None else MODELS[prepared.family].loss
 
 
 def _model(prepared: Prepared, settings: TableSettings, key: jax.Array) -> AbstractNumberModel | ClassModel:
@@ -232,6 +245,38 @@ def _examine(request: Request, prepared: Prepared, found: FitMany, run: RunDirec
     write_bytes_atomic(run.arrays / "test.npz", content.getvalue())
     write_json_atomic(run.path / "scores.json", scores)
     return scores
+
+
+def _slice(request: Request, prepared: Prepared, model: AbstractNumberModel | ClassModel) -> dict[str, Any]:
+    """The validation score of the first member on a plane through its weights; or "skipped", and why.
+
+    One direction leads to the weights from where they began, the other is random (Li et al., 2018).
+    """
+    seed = _seeds(request)[0]
+    with jax.enable_x64(True):
+        rows = prepared.split.validation[:: -(-len(prepared.split.validation) // SLICE_ROWS)]
+        score = Objective(data=Supervised(*_arrays(prepared, rows), loss=_loss(prepared)))
+        state = score.init(jax.random.key(0))
+        batch = score.draw(state, jnp.zeros((), jnp.int32))
+        end, rest = eqx.partition(model, trainable(model))
+        start = eqx.filter(_model(prepared, request.settings, jax.random.key(seed)), trainable(model))
+        if eqx.tree_equal(start, end):
+            return {"skipped": "the weights that scored best are those that the network began with"}
+        walked = walked_direction(start, end)
+        aside = without_component(filter_normalized(named_key(jax.random.key(seed), "slice"), end), along=walked)
+        cost = lambda params: score.bind(rest, batch, state, None).evaluate(params)[0]
+        found = plane_slice(cost, end, walked, aside, extent=1.25, seconds=SLICE_SECONDS)
+    if found is None:
+        return {"skipped": f"it would have taken longer than {SLICE_SECONDS:g} s"}
+    return {
+        "slice": {
+            "what": f"validation score of the first network on {len(rows):,} rows",
+            "offsets": found.offsets.tolist(),
+            "costs": found.costs.tolist(),
+            "axes": ["from the start to the weights kept", "a random direction"],
+            "start": -1.0,
+        }
+    }
 
 
 def _save(ensemble: Ensemble, prepared: Prepared, run: RunDirectory) -> None:
