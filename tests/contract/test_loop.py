@@ -33,6 +33,7 @@ from thalweg.train import (
     NoImprovement,
     Phase,
     Plateau,
+    SignalToNoise,
     Status,
     When,
     fit,
@@ -375,6 +376,20 @@ REFUSED = {
     r"needs its rows on the device.* \(validation term 'data'\)": lambda: fit(mlp(), data(), ADAM, validation=host()),
     r"must be a finite number, but is nan \(row 1": lambda: Supervised(
         Rows((X, np.where(np.arange(12)[:, None] == 1, np.nan, Y))), loss=SquaredError()
+    ),
+    r"no array of the model enters.* \(term 'sky'\)": lambda: fit(
+        mlp(), Objective(sky=Residual(lambda u, z: z, Rows(X)), **data().terms), ADAM
+    ),
+    r"from 1 to 2\*\*31 - 1, not 0": lambda: HeldPoints(lambda key, n: jax.random.normal(key, (n, 3)), 0),
+    "a sampler is a function": lambda: FreshPoints(X, 5),
+    r"asked for 5 points and gave arrays of shapes \[\(4, 3\)\]": lambda: fit(
+        mlp(), Objective(points=Residual(lambda u, z: u(z), FreshPoints(lambda key, n: jnp.ones((4, 3)), 5))), ADAM
+    ),
+    r"an input is nan \(row 2, component \(0,\)\)": lambda: Supervised(
+        np.where(np.arange(12)[:, None] == 2, np.nan, X), Y, loss=squared_error
+    ),
+    "no term has two examples in a batch": lambda: fit(
+        mlp(), data(batch_size=1), phase(until=SignalToNoise(1.0, every=1))
     ),
     "batch size 13 is not between 1 and": lambda: data(batch_size=13),
     r"cannot enter a compiled loop \(term 'data'\)": lambda: fit(mlp(), host(), ADAM, mode=Mode.LOOP),

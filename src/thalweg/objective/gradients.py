@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from thalweg.errors import UserError
 from thalweg.objective.problem import Problem
 from thalweg.types import Params, PyTree, Scalar
 
@@ -44,6 +45,8 @@ def gradient_signal(problem: Problem, params: Params) -> GradientSignal:
     Args:
         problem: the landscape at one batch; each term needs at least two examples for its noise to be known.
         params: where.
+    Raises:
+        UserError: no term has as many as two.
     """
     gradient = jax.grad(lambda p: problem.evaluate(p)[0])(params)
     signal = _square(gradient)
@@ -62,6 +65,11 @@ def gradient_signal(problem: Problem, params: Params) -> GradientSignal:
             mean = jax.tree.map(lambda g: jnp.mean(g, axis=0), rows)
             spread = jax.tree.map(lambda g, m: g - m, rows, mean)
             noise = noise + _square(spread) / (size - 1) / size
+    if examples == 0:
+        raise UserError(
+            "no term has two examples in a batch, so their noise cannot be told",
+            remedy="Use batches of at least 2 examples, or another condition, such as Plateau().",
+        )
     return GradientSignal(signal - noise, noise, examples)
 
 

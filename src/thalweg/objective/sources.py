@@ -234,6 +234,9 @@ class HeldPoints(AbstractSource):
     sampler: Callable[[Key, int], PyTree]
     size: int = eqx.field(static=True)
 
+    def __check_init__(self):
+        _check_sampler(self.sampler, self.size)
+
     @property
     def population(self) -> int:
         return self.size
@@ -243,13 +246,13 @@ class HeldPoints(AbstractSource):
         return False
 
     def init(self, key: Key) -> PyTree:
-        return self.sampler(key, self.size)
+        return _drawn(self.sampler, key, self.size)
 
     def draw(self, state: PyTree, index: jax.Array) -> Examples:
         return Examples(state)
 
     def refresh(self, state: PyTree, key: Key) -> PyTree:
-        return self.sampler(key, self.size)
+        return _drawn(self.sampler, key, self.size)
 
 
 class FreshPoints(AbstractSource):
@@ -263,6 +266,9 @@ class FreshPoints(AbstractSource):
     sampler: Callable[[Key, int], PyTree]
     size: int = eqx.field(static=True)
 
+    def __check_init__(self):
+        _check_sampler(self.sampler, self.size)
+
     @property
     def population(self) -> int:
         return self.size
@@ -275,7 +281,26 @@ class FreshPoints(AbstractSource):
         return key
 
     def draw(self, state: PyTree, index: jax.Array) -> Examples:
-        return Examples(self.sampler(jax.random.fold_in(state, index), self.size))
+        return Examples(_drawn(self.sampler, jax.random.fold_in(state, index), self.size))
+
+
+def _check_sampler(sampler: Any, size: Any) -> None:
+    if not callable(sampler):
+        raise UserError(f"a sampler is a function of (key, n), not {type(sampler).__name__}")
+    if isinstance(size, bool) or not (isinstance(size, int | np.integer) and 1 <= size <= LARGEST_SIZE):
+        raise UserError(f"points to draw: a whole number from 1 to 2**31 - 1, not {size!r}")
+
+
+def _drawn(sampler: Callable[[Key, int], PyTree], key: Key, size: int) -> PyTree:
+    """So many points, seen to be so many."""
+    points = sampler(key, size)
+    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(points)]
+    if not shapes or any(shape[:1] != (size,) for shape in shapes):
+        raise UserError(
+            f"the sampler was asked for {size} points and gave arrays of shapes {shapes}",
+            remedy=f"Each array needs a leading axis of {size}: one row a point.",
+        )
+    return points
 
 
 class NoExamples(AbstractSource):

@@ -10,6 +10,7 @@ import numpy as np
 
 from thalweg.errors import UserError
 from thalweg.losses import AbstractLoss
+from thalweg.losses.loss import on_host
 from thalweg.nn import has_running_statistics, training_call
 from thalweg.objective.partition import running_statistics
 from thalweg.objective.precision import cast
@@ -63,6 +64,7 @@ class Supervised(AbstractTerm):
             raise UserError("a supervised term needs targets", remedy="Pass `y`, or a source of pairs (x, y).")
         if y is not None and len(x_rows := _rows(x)) and len(y_rows := _rows(y)) and x_rows[0] != y_rows[0]:
             raise UserError(f"{x_rows[0]} inputs but {y_rows[0]} targets", remedy="Each input needs one target.")
+        _refuse_inputs(x.held if isinstance(x, Rows) else x if y is not None else None)
         held = x.held if isinstance(x, AbstractSource) else (x, y)
         if isinstance(loss, AbstractLoss) and isinstance(held, tuple) and len(held) == 2:
             loss.check_targets(held[1])
@@ -117,6 +119,23 @@ class Supervised(AbstractTerm):
 @eqx.filter_jit
 def _outputs(model: PyTree, x: PyTree) -> PyTree:
     return jax.vmap(lambda one: model(one, key=None))(x)
+
+
+def _refuse_inputs(values: PyTree) -> None:
+    """Refuse inputs that are not finite, where this process holds them."""
+    inputs = values[0] if isinstance(values, tuple) and len(values) == 2 else values
+    for leaf in jax.tree.leaves(inputs):
+        found = on_host(leaf)
+        if found is None or not np.issubdtype(found.dtype, np.floating):
+            continue
+        bad = np.argwhere(~np.isfinite(found))
+        if len(bad):
+            row, *rest = map(int, bad[0])
+            raise UserError(
+                f"an input is {found[tuple(bad[0])]}",
+                where=f"row {row}, component {tuple(rest)}" if rest else f"row {row}",
+                remedy="Rows are counted from 0. Mend it, or leave the row out.",
+            )
 
 
 def _rows(values: PyTree) -> list[int]:

@@ -191,7 +191,7 @@ class AdamW(AbstractFirstOrder):
         eps: float = 1e-8,
         clip: float | None = None,
     ):
-        if not 0 <= decay < float("inf"):
+        if not (isinstance(decay, int | float) and 0 <= decay < float("inf")):
             raise UserError(f"weight decay must be a number not below 0, not {decay!r}")
         _check_moments(b1, b2, eps)
         self.rate = checked_rate(rate)
@@ -240,8 +240,9 @@ def _clipped(transform: optax.GradientTransformation, clip: float | None) -> opt
 
 
 def _check_moments(b1: float, b2: float, eps: float) -> None:
-    if not (0 <= b1 < 1 and 0 <= b2 < 1 and eps >= 0):
-        raise UserError(f"b1 and b2 must be at least 0 and below 1, eps not below 0, not {b1}, {b2} and {eps}")
+    numbers = all(isinstance(value, int | float) for value in (b1, b2, eps))
+    if not (numbers and 0 <= b1 < 1 and 0 <= b2 < 1 and 0 <= eps < float("inf")):
+        raise UserError(f"b1 and b2 must be at least 0 and below 1, eps not below 0, not {b1!r}, {b2!r} and {eps!r}")
 
 
 def _check_share(value: float, what: str) -> None:

@@ -192,8 +192,8 @@ class LBFGS(AbstractQuasiNewton):
     trials: int = eqx.field(static=True)
 
     def __init__(self, *, memory: int = 10, trials: int = 20):
-        if memory < 1 or trials < 2:
-            raise UserError(f"L-BFGS needs memory ≥ 1 and trials ≥ 2, not {memory} and {trials}")
+        if not (isinstance(memory, int) and isinstance(trials, int) and memory >= 1 and trials >= 2):
+            raise UserError(f"L-BFGS needs memory ≥ 1 and trials ≥ 2, not {memory!r} and {trials!r}")
         self.memory, self.trials = memory, trials
 
     def curvature(self, like: jax.Array) -> RecentPairs:
@@ -219,8 +219,8 @@ class BFGS(AbstractQuasiNewton):
     trials: int = eqx.field(static=True)
 
     def __init__(self, *, trials: int = 20):
-        if trials < 2:
-            raise UserError(f"BFGS needs trials ≥ 2, not {trials}")
+        if not (isinstance(trials, int) and trials >= 2):
+            raise UserError(f"BFGS needs trials ≥ 2, not {trials!r}")
         self.trials = trials
 
     def curvature(self, like: jax.Array) -> InverseHessian:

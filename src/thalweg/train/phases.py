@@ -176,12 +176,13 @@ def prepare(travellers: Sequence[Traveller], objective: Objective, phase: Phase,
         everywhere = jax.sharding.NamedSharding(members.placement.mesh, jax.sharding.PartitionSpec())
         shared = jax.device_put(shared, everywhere)
     traced = _traced(objective, parts[0].combine(), states[0])
+    _refuse_unreached(traced, objective)
     walk = Walk(
         phase,
         objective,
         validation,
         parts[0].static,
-        varies=objective.varies or used_inputs(traced)[-1],
+        varies=objective.varies or used_inputs(traced, _only(traced, 0))[-1],
         sharding=batch_sharding(choices.devices or ()) if spread else None,
         hold=members.hold,
     )
@@ -251,15 +252,31 @@ def _copied(tree: PyTree) -> PyTree:
 
 
 def _traced(objective: Objective, model: PyTree, state: State) -> Any:
-    """The cost of a batch as a program of (arrays of the model, dropout key), traced but not run."""
+    """The total and each term's cost of a batch as a program of (arrays of the model, dropout key), traced, not run."""
 
     def cost(arrays: PyTree, key: Any) -> Any:
         examples = objective.draw(state.objective, int32(0), streamed)
-        return objective.bind(static, examples, state.objective, key).evaluate(arrays)[0]
+        total, evaluation = objective.bind(static, examples, state.objective, key).evaluate(arrays)
+        return total, [evaluation.parts[name] for name in objective.terms]
 
     streamed = objective.stream(state.objective, 0)
     arrays, static = eqx.partition(model, eqx.is_array)
     return jax.make_jaxpr(cost)(arrays, state.key).jaxpr
+
+
+def _refuse_unreached(traced: Any, objective: Objective) -> None:
+    """A term that no array of the model enters can neither be lowered nor tell anything."""
+    for output, name in enumerate(objective.terms, start=1):
+        if not any(used_inputs(traced, _only(traced, output))[:-1]):
+            raise UserError(
+                "no array of the model enters the term's cost, so no training can change it",
+                where=f"term '{name}'",
+                remedy="Let the residual or loss call the model it is handed, or leave the term out.",
+            )
+
+
+def _only(traced: Any, output: int) -> list[bool]:
+    return [i == output for i in range(len(traced.outvars))]
 
 
 def _refuse_different(members: Sequence[Parts]) -> None:
