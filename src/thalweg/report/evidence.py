@@ -1,17 +1,14 @@
-"""The figures that the verdict and the scores rest on: predictions, doubt, training."""
+"""The figures that the scores rest on: predictions and their doubt."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 
-from thalweg.figures import classification, predictions, training
+from thalweg.figures import classification, predictions
 from thalweg.report.arrays import ClassTest, NumberTest
 from thalweg.report.drawing import Drawing, drawing
-from thalweg.report.formats import Record
-from thalweg.report.words import count, figure, fixed, joined, percent
+from thalweg.report.words import count, figure, fixed, percent
 
 
 @dataclass(frozen=True)
@@ -157,92 +154,4 @@ def _most_confused(test: ClassTest, given: np.ndarray) -> str:
     return (
         f"Most often confused: {test.classes[true]} taken for {test.classes[taken]} "
         f"({count(int(counts.max()), 'row')})."
-    )
-
-
-# ----------------------------------------------------------------------------------------------------------- training
-@dataclass(frozen=True)
-class Course:
-    """How one fit of the run went: its name (empty if the run has one only), facts by name, and the figure."""
-
-    name: str
-    facts: list[tuple[str, str]]
-    drawing: Drawing
-
-
-@dataclass(frozen=True)
-class Training:
-    """How training went: the fits, and what the loop decided."""
-
-    courses: list[Course]
-    decisions: list[str]
-    more_decisions: int
-
-
-MOST_DECISIONS = 20
-
-
-def trained(record: Record) -> Training:
-    """The course of every fit of the run."""
-    names = list(dict.fromkeys(row["fit"] for row in record.rows))
-    courses = [
-        _course(name if len(names) > 1 else "", f"losses-{i}", [r for r in record.rows if r["fit"] == name])
-        for i, name in enumerate(names)
-    ]
-    told = [f"{_place(row)}: {row.get('what', 'a decision')}" for row in record.decisions]
-    return Training(courses, told[:MOST_DECISIONS], max(len(told) - MOST_DECISIONS, 0))
-
-
-def _median(values: np.ndarray) -> str:
-    finite = values[np.isfinite(values)]
-    return figure(float(np.median(finite))) if len(finite) else "not finite"
-
-
-def _place(row: dict[str, Any]) -> str:
-    phase = f" of phase {row['phase'] + 1}" if isinstance(row.get("phase"), int) else ""
-    return f"step {row['step']:,}{phase}"
-
-
-def _course(name: str, figure_name: str, rows: Sequence[dict[str, Any]]) -> Course:
-    totals = training.by_member(rows, "total")
-    validation = training.by_member(rows, "validation", "total")
-    steps = training.by_member(rows, "run_step")
-    members, ends = totals.shape[1], training.phase_ends(rows)
-    facts = [("members", f"{members}; figures are medians over them")] if members > 1 else []
-    facts.append(("steps", f"{int(steps.max()):,}" + (f" in {count(len(ends), 'phase')}" if len(ends) > 1 else "")))
-    if len(ends) > 1:
-        begins = [0.0, *list(ends.values())[:-1]]
-        parts = [f"{phase + 1}: {int(end - begin):,}" for begin, (phase, end) in zip(begins, ends.items(), strict=True)]
-        facts.append(("steps by phase", ", ".join(parts)))
-    facts.append(("objective", f"{_median(totals[0])} → {_median(totals[-1])}"))
-    if bad := int((~np.isfinite(totals[-1])).sum()) if members > 1 else 0:
-        facts.append(("no longer finite", count(bad, "member")))
-    best = [(i, row) for i, row in enumerate(training.best_rows(rows)) if row is not None]
-    if best:
-        scores = np.array([validation[row, i] for i, row in best])
-        at = sorted(int(steps[row, min(i, steps.shape[1] - 1)]) for i, row in best)
-        where = f"step {at[0]:,}" if at[0] == at[-1] else f"steps {at[0]:,} to {at[-1]:,}"
-        facts.append(("best validation", f"{_median(scores)} at {where}"))
-    names = list(dict.fromkeys(part for row in rows for part in row.get("parts", {})))
-    if len(names) > 1:
-        for part in names:
-            values = training.by_member(rows, "parts", part)
-            facts.append((part, f"{_median(values[0])} → {_median(values[-1])}"))
-    kept = " The circle marks the best validation score, whose weights are kept." if best else ""
-    several = " Thin lines are members, bold ones their median." if members > 1 else ""
-    weighted = " Parts are drawn before weighting." if len(names) > 1 else ""
-    shown = joined([*(["total"] if len(names) > 1 else ["training"]), *(names if len(names) > 1 else []),
-                    *(["validation"] if best else [])])  # fmt: skip
-    return Course(
-        name,
-        facts,
-        drawing(
-            partial(training.losses, rows=rows),
-            name=figure_name,
-            title="Loss against step",
-            alt=f"Curves of {shown} over {int(steps.max()):,} steps; objective {_median(totals[0])} at the first row, "
-            f"{_median(totals[-1])} at the last.",
-            caption=f"Each point is a mean since the row before.{kept}{several}{weighted}",
-            size=(5.0, 3.5 + 0.12 * max(len(names) - 3, 0)),  # room for the legend
-        ),
     )

@@ -10,12 +10,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 from thalweg.report.arrays import ClassTest, NumberTest, read_test
 from thalweg.report.files import damaged, read_model
 from thalweg.train.record import RunDirectory
-from thalweg.train.verdict import Finding, Status, Verdict
+from thalweg.train.verdict import Status, Verdict
+from thalweg.types import Finding
 
 # JSON has neither NaN nor infinities: the record writes them as texts, which pydantic reads; None is "not measured".
 Figure = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
@@ -128,6 +130,44 @@ class Claims(BaseModel):
     claims: list[ClaimRow]
 
 
+class Slice(BaseModel):
+    """The cost on a plane through the weights that were kept (see `thalweg.analysis.plane_slice`).
+
+    Attributes:
+        what: what cost it is.
+        offsets: along either direction, n of them, ascending, in units of the direction; the middle is where it ended.
+        costs: n rows, one for each offset along the first direction, of n costs.
+        axes: what the two directions are.
+        start: where on the first direction the walk began; None if it is not known.
+    """
+
+    what: str
+    offsets: list[Figure]
+    costs: list[list[Figure]]
+    axes: tuple[str, str]
+    start: Figure | None = None
+
+    @model_validator(mode="after")
+    def _is_a_grid(self) -> "Slice":
+        offsets, n = np.array(self.offsets), len(self.offsets)
+        if n < 3 or not (np.isfinite(offsets).all() and (np.diff(offsets) > 0).all()):
+            raise ValueError("the offsets are not three or more ascending numbers")
+        if len(self.costs) != n or any(len(row) != n for row in self.costs):
+            raise ValueError(f"the costs are not {n} rows of {n} numbers")
+        if not np.isfinite(np.array(self.costs)).any():
+            raise ValueError("no cost is finite")
+        if self.start is not None and not offsets[0] <= self.start <= offsets[-1]:
+            raise ValueError("the start lies outside the slice")
+        return self
+
+
+class SliceFile(BaseModel):
+    """`arrays/slice.json`: a slice, or why there is none."""
+
+    slice: Slice | None = None
+    skipped: str = ""
+
+
 class FindingRow(BaseModel):
     """Something seen: see `thalweg.train.Finding`."""
 
@@ -172,7 +212,7 @@ class Record:
         rows, decisions: the two logs.
         verdicts: one a member.
         findings: what was found in the data.
-        scores, data, claims, test: see the classes.
+        scores, data, claims, test, surface: see the classes.
         is_written: another process holds the run's lock.
     """
 
@@ -188,6 +228,7 @@ class Record:
     data: Data | None
     claims: Claims | None
     test: NumberTest | ClassTest | None
+    surface: SliceFile | None
     is_written: bool
 
 
@@ -216,6 +257,7 @@ def read_record(path: str | Path) -> Record:
         data,
         read_model(run.path / "claims.json", Claims),
         read_test(run.arrays / "test.npz", _class_names(scores, data)),
+        read_model(run.arrays / "slice.json", SliceFile),
         is_written=verdicts is None and _is_locked(run.path / "lock"),
     )
 
@@ -235,6 +277,7 @@ def _rows(run: RunDirectory) -> list[dict[str, Any]]:
             if not isinstance(row.get(group, {}), Mapping):
                 raise damaged(path, f"line {number}: {group!r} is no dictionary")
             figures |= {f"{group}.{name}": value for name, value in row.get(group, {}).items()}
+        figures |= _measured(row, path, number)
         if type(row.get("phase")) is not int:
             raise damaged(path, f"line {number} has no integer 'phase'")
         for name, value in figures.items():
@@ -243,6 +286,26 @@ def _rows(run: RunDirectory) -> list[dict[str, Any]]:
             if members.setdefault(row["fit"], _members(value)) != _members(value):
                 raise damaged(path, f"line {number}: {name!r} has not one number for each member")
     return rows
+
+
+INSTRUMENTS = ("GradientNorms", "PartGradients", "Sharpness", "NoiseRatio")
+"""Those whose figures the page shows; what others measured is not looked at."""
+
+
+def _measured(row: Mapping[str, Any], path: Path, number: int) -> dict[str, Any]:
+    """The figures of the optimizer and the instruments that the page shows, by dotted name."""
+    found = {}
+    looks = row.get("instruments", {})
+    for name, group in (("figures", row.get("figures", {})), ("instruments", looks)):
+        if not isinstance(group, Mapping):
+            raise damaged(path, f"line {number}: {name!r} is no dictionary")
+    if "rate" in row.get("figures", {}):
+        found["figures.rate"] = row["figures"]["rate"]
+    for name in INSTRUMENTS:
+        if not isinstance(looks.get(name, {}), Mapping):
+            raise damaged(path, f"line {number}: {name!r} is no dictionary")
+        found |= {f"instruments.{name}.{one}": value for one, value in looks.get(name, {}).items()}
+    return found
 
 
 def _decisions(run: RunDirectory) -> list[dict[str, Any]]:
