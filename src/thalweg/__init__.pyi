@@ -77,6 +77,7 @@ from .study.runner import resume_study as resume_study
 from .study.runner import run_study as run_study
 from .train import AbstractCondition as AbstractCondition
 from .train import AbstractInstrument as AbstractInstrument
+from .train import Activations as Activations
 from .train import Callback as Callback
 from .train import CheckpointStore as CheckpointStore
 from .train import Fit as Fit

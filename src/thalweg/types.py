@@ -1,6 +1,7 @@
-"""Names for the kinds of value that cross between rooms, and the two markers a model may carry."""
+"""Names for the kinds of value that cross between rooms, a finding, and the marker a model may carry."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import equinox as eqx
@@ -24,3 +25,18 @@ class Untrained(eqx.Module):
 
     `trainable` leaves out every leaf below such a node, so no optimizer sees it or keeps memory for it.
     """
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that a user should know about a run.
+
+    Attributes:
+        name: a fixed word, such as `overfitting`.
+        evidence: what was measured, with figures.
+        remedy: what to try.
+    """
+
+    name: str
+    evidence: str
+    remedy: str

@@ -1,5 +1,6 @@
 """Instruments against closed forms and NumPy, their cadence, and that they leave the walk alone."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +13,7 @@ from thalweg.objective import AbstractTerm, NoExamples, Objective, Residual, Row
 from thalweg.optim import SGD, Adam
 from thalweg.train import (
     AbstractInstrument,
+    Activations,
     GradientNorms,
     Layout,
     NoiseRatio,
@@ -100,6 +102,29 @@ def test_sharpness_is_the_top_curvature_and_its_stable_rate():
     assert np.isclose(figures["curvature"], 50, rtol=1e-5)  # float32; three products span all three directions
     assert np.isclose(figures["stable_rate"], 2 / 50, rtol=1e-5)
     assert figures["bound"] < 1e-3
+
+
+def test_activations_are_what_the_layers_answer():
+    model = MLP(1, 1, width=8, depth=1, key=jax.random.key(0), activation=jax.nn.relu)
+    # three units are cut off for every x within [-1, 1]
+    bias = model.layers[0].bias.at[:3].set(-100.0)
+    model = eqx.tree_at(lambda m: m.layers[0].bias, model, bias)
+    data = Objective(data=Supervised(X, X**2, loss=squared_error))
+    found = fit(model, data, Phase(SGD(1e-6), 1), instruments=[Activations()]).rows[-1]["instruments"]["Activations"]
+    hidden = np.maximum(np.asarray(X, np.float32) @ np.asarray(model.layers[0].weight) + np.asarray(bias), 0)
+    alive = (hidden > 0).any(axis=0)
+    assert alive.sum() <= 5
+    # one step at a rate of 1e-6 changes the weights by about 1e-6; float32 sums
+    assert np.isclose(found["mean_square/layers[1] Activation"], np.mean(hidden**2), rtol=1e-4)
+    assert np.isclose(found["dead/layers[1] Activation"], 1 - alive.mean(), rtol=1e-6)
+    assert found["dead/layers[0] Linear"] == 0
+    with pytest.raises(UserError, match="no term tells what the model is called with"):
+        fit(
+            model,
+            Objective(edge=Residual(lambda u, z: u(z), Rows(X))),
+            Phase(SGD(1e-6), 1),
+            instruments=[Activations()],
+        )
 
 
 @pytest.mark.slow

@@ -16,7 +16,8 @@ from thalweg.nn import MLP
 from thalweg.objective import Objective, Residual, Supervised, only
 from thalweg.optim import LBFGS, SGD, Adam, Ended, LevenbergMarquardt, Player, Players
 from thalweg.train import FitFailed, LossBelow, Phase, fit, fit_many
-from thalweg.train.verdict import Finding, Status, Trace, Verdict, judge
+from thalweg.train.verdict import Status, Trace, Verdict, judge
+from thalweg.types import Finding
 
 N = 100
 NOISE = np.random.default_rng(0).normal(size=N)

@@ -27,7 +27,6 @@ from thalweg.nn.save import load_model as load_model
 from thalweg.nn.save import save_model as save_model
 from thalweg.nn.sequential import Residual as Residual
 from thalweg.nn.sequential import Sequential as Sequential
-from thalweg.nn.signals import Finding as Finding
 from thalweg.nn.signals import SignalReport as SignalReport
 from thalweg.nn.signals import signal_report as signal_report
 from thalweg.nn.spec import LAYERS as LAYERS

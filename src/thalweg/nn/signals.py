@@ -17,7 +17,7 @@ from thalweg.nn.activations import Activation, LeakyReLU
 from thalweg.nn.dropout import Dropout
 from thalweg.nn.sequential import Residual
 from thalweg.nn.taps import Passes
-from thalweg.types import Model, PyTree, Untrained
+from thalweg.types import Finding, Model, PyTree, Untrained
 
 LARGEST_CHANGE = 1_000.0
 """Change of a mean square, between the first and the last hidden layer, above which a model is called badly scaled.
@@ -40,21 +40,6 @@ FLAT = 0.05
 """Slope of tanh or of the logistic function, relative to its steepest, below which it counts as saturated."""
 
 _STEEPEST = ((jnp.tanh, 1.0), (jax.nn.sigmoid, 0.25))
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something that a user should know about a model.
-
-    Attributes:
-        name: a fixed word, such as `badly-scaled`.
-        evidence: what was measured, with figures.
-        remedy: what to try.
-    """
-
-    name: str
-    evidence: str
-    remedy: str
 
 
 @dataclass(frozen=True, eq=False)

@@ -80,6 +80,9 @@ class Supervised(AbstractTerm):
     def is_coupled(self, model: PyTree) -> bool:
         return has_running_statistics(model)
 
+    def inputs(self, values: PyTree) -> PyTree:
+        return values[0]
+
     def output(self, model: PyTree, example: PyTree, key: Key | None) -> PyTree:
         return model(example[0], key=key)
 

@@ -75,6 +75,10 @@ class AbstractTerm(eqx.Module):
         """How far the model's outputs differ over examples, relative to their size; None where that means nothing."""
         return None
 
+    def inputs(self, values: PyTree) -> PyTree:
+        """Of the source's examples, one or many, what the model itself is called with; None where that is not known."""
+        return None
+
     # What the engine asks; a subclass rarely changes these.
 
     def example_cost(self, model: PyTree, example: PyTree, key: Key | None) -> Scalar:

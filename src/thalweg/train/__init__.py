@@ -17,6 +17,7 @@ from thalweg.train.fit import FitMany as FitMany
 from thalweg.train.fit import fit as fit
 from thalweg.train.fit import fit_many as fit_many
 from thalweg.train.instruments import AbstractInstrument as AbstractInstrument
+from thalweg.train.instruments import Activations as Activations
 from thalweg.train.instruments import GradientNorms as GradientNorms
 from thalweg.train.instruments import NoiseRatio as NoiseRatio
 from thalweg.train.instruments import PartGradients as PartGradients
@@ -32,6 +33,6 @@ from thalweg.train.reading import RunRecord as RunRecord
 from thalweg.train.reading import load as load
 from thalweg.train.reading import load_run as load_run
 from thalweg.train.record import RunDirectory as RunDirectory
-from thalweg.train.verdict import Finding as Finding
 from thalweg.train.verdict import Status as Status
 from thalweg.train.verdict import Verdict as Verdict
+from thalweg.types import Finding as Finding

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from thalweg.errors import UserError
 from thalweg.linalg import Loop, lanczos
+from thalweg.nn.taps import Passes
 from thalweg.objective import Problem, gradient_signal
 from thalweg.tree import leaf_paths
 from thalweg.types import Key, Params, PyTree, Scalar
@@ -53,6 +54,36 @@ class GradientNorms(AbstractInstrument):
                 squares[layer] = squares.get(layer, jnp.zeros((), leaf.dtype)) + jnp.sum(jnp.square(leaf))
             norms |= {f"{kind}/{layer}": jnp.sqrt(square) for layer, square in squares.items()}
         return norms
+
+
+class Activations(AbstractInstrument):
+    """What the layers answer to the batch: mean square, and share of units that are 0 for every example (dead).
+
+    Figures: "mean_square/LAYER" and "dead/LAYER", dropout switched off, batch statistics those of the batch. Looked at
+    are the inputs of the first supervised term; points of an equation are no batch of the model's inputs.
+
+    Raises:
+        UserError: when the phase begins: no term that tells the model's inputs, or a model without layers to see.
+
+    >>> instrument = Activations()
+    """
+
+    def cost(self, terms: int) -> float:
+        return 0.5
+
+    def measure(self, problem: Problem, params: Params, key: Key) -> dict[str, Scalar]:
+        known = [(term.inputs(problem.batch[name].values)) for name, term in problem.terms.items()]
+        inputs = [x for x in known if x is not None]
+        if not inputs:
+            raise UserError(
+                "no term tells what the model is called with", where="Activations", remedy="It needs a Supervised term."
+            )
+        passes = Passes(problem.model(params), inputs[0])
+        figures = {}
+        for name, output in zip(passes.names, passes.forward(None), strict=True):
+            figures[f"mean_square/{name}"] = jnp.mean(jnp.square(output))
+            figures[f"dead/{name}"] = jnp.mean(jnp.all(output == 0, axis=0).astype(output.dtype))
+        return figures
 
 
 class PartGradients(AbstractInstrument):

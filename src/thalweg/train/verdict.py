@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from thalweg.optim import Ended
+from thalweg.types import Finding
 
 
 class Status(enum.Enum):
@@ -27,21 +28,6 @@ class Status(enum.Enum):
         if self is Status.INTERRUPTED:
             return 130
         return int(self in (Status.DIVERGED, Status.LINE_SEARCH_FAILED, Status.TRIVIAL_SOLUTION))
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something that a user should know about a run.
-
-    Attributes:
-        name: a fixed word, such as `overfitting`.
-        evidence: what was measured, with figures.
-        remedy: what to try.
-    """
-
-    name: str
-    evidence: str
-    remedy: str
 
 
 @dataclass(frozen=True)
