@@ -7,7 +7,6 @@ each writer's hand may be in every part: that flatters all three models alike, a
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC
@@ -46,7 +45,7 @@ def digits(settings: Settings, run: tw.Run) -> list[tw.Claim]:
                 batch_size=settings.batch,
             )
         ),
-        tw.Phase(tw.Adam(optax.cosine_decay_schedule(settings.rate, settings.steps, alpha=0.01)), settings.steps),
+        tw.Phase(tw.Adam(tw.Cosine(settings.rate, settings.steps, last=settings.rate / 100)), settings.steps),
         seeds=seeds,
         run=run,
         callbacks=run.callbacks,
