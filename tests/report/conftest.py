@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from sklearn.datasets import load_diabetes, load_wine
 from sklearn.dummy import DummyClassifier, DummyRegressor
@@ -16,12 +17,22 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import accuracy_score, log_loss, mean_absolute_error, r2_score
 from sklearn.preprocessing import StandardScaler
 
+from thalweg.analysis import filter_normalized, plane_slice, walked_direction
 from thalweg.data import random_split
 from thalweg.losses import cross_entropy, gaussian_nll, squared_error
 from thalweg.nn import MLP
-from thalweg.objective import Objective, Residual, Supervised
+from thalweg.objective import Objective, Residual, Supervised, trainable
 from thalweg.optim import LBFGS, Adam
-from thalweg.train import Phase, RunDirectory, fit, fit_many
+from thalweg.train import (
+    GradientNorms,
+    NoiseRatio,
+    PartGradients,
+    Phase,
+    RunDirectory,
+    Sharpness,
+    fit,
+    fit_many,
+)
 from thalweg.train.files import write_json_atomic
 
 
@@ -139,6 +150,24 @@ def number_run(folder: Path) -> Path:
     return folder
 
 
+def sliced(start: MLP, end: MLP, term: Supervised) -> dict[str, Any]:
+    """A slice of a score, as `thalweg fit` leaves it in `arrays/slice.json`."""
+    (first, _), (last, rest) = (eqx.partition(model, trainable(model)) for model in (start, end))
+    objective = Objective(data=term)
+    state = objective.init(jax.random.key(0))
+    batch = objective.draw(state, jnp.zeros((), jnp.int32))
+    cost = lambda params: objective.bind(rest, batch, state, None).evaluate(params)[0]
+    aside = filter_normalized(jax.random.key(1), last)
+    found = plane_slice(cost, last, walked_direction(first, last), aside, extent=1.25, resolution=11)
+    assert found is not None
+    return {
+        "slice": {
+            "what": "validation score on 27 rows", "offsets": found.offsets.tolist(), "costs": found.costs.tolist(),
+            "axes": ["from the start to the weights kept", "a random direction"], "start": -1.0,
+        }
+    }  # fmt: skip
+
+
 def class_run(folder: Path) -> Path:
     """One classifier on scikit-learn's wine table."""
     bunch: Any = load_wine()
@@ -152,11 +181,13 @@ def class_run(folder: Path) -> Path:
         "settings": {"members": 1, "steps": 300},
     }  # fmt: skip
     with RunDirectory.create(folder, config, seed=1) as run:
+        start = MLP(13, 3, width=16, depth=1, key=jax.random.key(0))
         fitted = fit(
-            MLP(13, 3, width=16, depth=1, key=jax.random.key(0)), Objective(data=term(split.train)),
-            Phase(Adam(1e-2), 300), validation=Objective(data=term(split.validation)), run=run, raise_failures=False,
+            start, Objective(data=term(split.train)), Phase(Adam(1e-2), 300),
+            validation=Objective(data=term(split.validation)), run=run, raise_failures=False,
         )  # fmt: skip
         write_json_atomic(run.path / "verdict.json", {"members": [fitted.verdict.to_json()]})
+        write_json_atomic(run.arrays / "slice.json", sliced(start, fitted.model, term(split.validation)))
         truth = y[split.test]
         probability = np.asarray(jax.nn.softmax(jax.vmap(fitted.model)(jnp.array(inputs[split.test]))), float)
         np.savez(run.arrays / "test.npz", truth=truth, probability=probability, epistemic=np.zeros(len(truth)))
@@ -198,7 +229,8 @@ def program_run(folder: Path) -> Path:
     with RunDirectory.create(folder, {"kind": "study", "study": "oscillator", "seed": 3}, seed=3) as run:
         fitted = fit(
             MLP(1, 1, width=16, depth=2, key=jax.random.key(3), activation=jnp.tanh), objective,
-            [Phase(Adam(5e-3), 600), Phase(LBFGS(), 300)], run=run, raise_failures=False,
+            [Phase(Adam(optax.cosine_decay_schedule(5e-3, 600)), 600), Phase(LBFGS(), 300)], run=run,
+            raise_failures=False, instruments=[GradientNorms(), PartGradients(), NoiseRatio(), Sharpness(4)],
         )  # fmt: skip
         write_json_atomic(run.path / "verdict.json", {"members": [fitted.verdict.to_json()]})
     return folder

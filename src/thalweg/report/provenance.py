@@ -109,6 +109,7 @@ HOLDS = {
     "environment.json": "versions, device, precision, seed",
     "metrics.jsonl": "a row a logged step: losses by term",
     "decisions.jsonl": "what the training loop decided, and why",
+    "conduct.json": "how each phase was carried out: mode, layout, precision",
     "verdict.json": "how the run ended",
     "scores.json": "held-out scores beside baselines",
     "data.json": "columns, notes and split",
@@ -186,7 +187,9 @@ def asked_of_table(config: Mapping[str, Any]) -> tuple[str, str, list[str]] | No
 def _text(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    return ", ".join(map(_text, value)) if isinstance(value, list) else str(value)
+    if isinstance(value, list):
+        return ", ".join(map(_text, value)) or "none"
+    return str(value)
 
 
 def _files(folder: Path) -> list[tuple[str, str, str, str]]:
