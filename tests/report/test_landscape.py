@@ -132,7 +132,7 @@ def test_a_slice_that_was_skipped_is_said(run: Path) -> None:
 
 
 def test_texts_of_a_slice_are_escaped(run: Path) -> None:
-    evil = "</script><script>alert(1)</script>\"'{{7*7}}"
+    evil = "</script><script>alert(1)</script>\"'{{7*7}} $\\frac$"
     change(run, what=evil, axes=[evil, evil])
     page = page_of(run)
     assert page.count("<script") == 1
@@ -167,7 +167,8 @@ def test_a_browser_runs_it(run: Path, tmp_path: Path) -> None:
     """Under the page's own policy: the figure is shown and the canvas has been given its size."""
     assert CHROMIUM is not None
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-               "--disable-component-update", "--disable-sync", "--virtual-time-budget=3000", f"--user-data-dir={tmp_path / 'browser'}"]  # fmt: skip
+               "--disable-component-update", "--disable-sync",
+               "--virtual-time-budget=3000", f"--user-data-dir={tmp_path / 'browser'}"]  # fmt: skip
     page = write_report(run).as_uri()
     done = subprocess.run(
         [CHROMIUM, *options, "--dump-dom", page], capture_output=True, text=True, timeout=60, check=True

@@ -6,19 +6,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from thalweg.figures.style import DASHES, INK, MUTED, SERIES, dress, legend, logarithmic, plain, power_of_ten
-from thalweg.figures.training import Curve, Rows, by_member, draw_curve, finite, step_axis
+from thalweg.figures.training import Curve, Rows, by_member, draw_curve, finite, phase_ends, step_axis
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MOST_LINES = 8
+MOST_LINES = len(SERIES)
 """Lines that can be told apart in one figure; more layers become a map."""
 
 MOST_COLUMNS = 80
 """Looks that a map of layers shows, evenly chosen."""
 
-SHADES = 6
-"""Steps of the scale of a map."""
+SHADES = 8
+"""Steps of the scale of a map, at most."""
 
 
 def measured(rows: Rows, instrument: str, kind: str = "") -> list[str]:
@@ -201,20 +201,37 @@ def _map(ax: "Axes", rows: Rows, names: Sequence[str], labels: Sequence[str]) ->
 
     with np.errstate(divide="ignore"):
         sizes = np.log10(norms)
-    known = sizes[np.isfinite(sizes)]
-    low, high = (known.min(), known.max()) if len(known) else (0.0, 1.0)
-    bounds = np.linspace(low, max(high, low + 1e-3), SHADES + 1)
-    shades = np.clip(np.searchsorted(bounds, np.where(np.isfinite(sizes), sizes, low), side="right") - 1, 0, SHADES - 1)
+    bounds = _bounds(sizes[np.isfinite(sizes)])
+    last = len(bounds) - 2
+    shades = np.clip(np.searchsorted(bounds, sizes, side="right") - 1, 0, last)
     shades = np.where(np.isfinite(norms), shades, -1)  # a norm of 0 has the palest shade, one that is missing none
     dress(ax)
     ax.grid(visible=False)
-    for shade in range(SHADES):
-        label = f"{_short(bounds[shade])} to {_short(bounds[shade + 1])}"
-        _cells(ax, edges, shades == shade, opacity=0.06 + 0.84 * shade / (SHADES - 1), label=label)
+    for shade in range(last + 1):
+        label = f"≥ {_short(bounds[shade])}" if shade else f"< {_short(bounds[1])}"
+        _cells(ax, edges, shades == shade, opacity=0.06 + 0.84 * shade / max(last, 1), label=label)
+    for end in list(phase_ends(rows).values())[:-1]:
+        ax.axvline(end, color=INK, linewidth=0.8)
+    ax.set_xlim(0, max(float(steps.max()), 1.0))
+    ax.set_xlabel("step")
+    ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    ax.locator_params(axis="x", nbins=4, integer=True)
     ax.set_ylim(len(names) - 0.5, -0.5)
     ax.set_yticks(range(len(names)), [plain(label) for label in labels], fontsize="small")
-    step_axis(ax, rows)
-    legend(ax)
+    ax.legend(  # three columns: how much room long names leave is not known before the figure is laid out
+        loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, frameon=False, labelcolor=INK, handlelength=1.2,
+        handletextpad=0.5, columnspacing=1.0, borderaxespad=0.2,
+    )  # fmt: skip
+
+
+def _bounds(exponents: np.ndarray) -> np.ndarray:
+    """Ends of the shades, as powers of ten: whole ones if they span more than two."""
+    low, high = (float(exponents.min()), float(exponents.max())) if len(exponents) else (0.0, 1.0)
+    if high - low <= 2:
+        return np.linspace(low, max(high, low + 1e-3), SHADES + 1)
+    low, high = np.floor(low), np.ceil(high)
+    step = np.ceil((high - low) / SHADES)
+    return np.arange(low, high + step, step)
 
 
 def _median(values: np.ndarray) -> np.ndarray:
@@ -226,9 +243,8 @@ def _median(values: np.ndarray) -> np.ndarray:
 
 
 def _short(exponent: float) -> str:
-    """10**exponent with one digit."""
-    value = 10.0**exponent
-    return power_of_ten(float(f"{value:.0e}"))
+    """10**exponent with two digits."""
+    return power_of_ten(float(f"{10.0**exponent:.1e}"))
 
 
 def _cells(ax: "Axes", edges: np.ndarray, chosen: np.ndarray, *, opacity: float, label: str) -> None:

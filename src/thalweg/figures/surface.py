@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from thalweg.figures.style import INK, MUTED, SERIES, SHADE, dress, power_of_ten
+from thalweg.figures.style import INK, MUTED, SERIES, SHADE, dress, plain, power_of_ten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -105,8 +105,8 @@ def contours(ax: "Axes", offsets: np.ndarray, costs: np.ndarray, *, axes: tuple[
         ax.annotate(
             text, (place, 0.0), (0, 8), textcoords="offset points", ha="center", color=INK, fontweight="bold", zorder=5
         )
-    ax.set_xlabel(axes[0])
-    ax.set_ylabel(axes[1])
+    ax.set_xlabel(plain(axes[0], 48))
+    ax.set_ylabel(plain(axes[1], 48))
     for side in ("left", "bottom"):
         ax.spines[side].set_color(MUTED)
     ax.locator_params(nbins=5)
