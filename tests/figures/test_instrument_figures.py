@@ -49,10 +49,17 @@ def test_the_rate_is_that_of_the_member_that_went_furthest(ax: Axes) -> None:
         {"phase": 0, "run_step": [10, 10], "figures": {"rate": [0.1, 0.1]}},
         {"phase": 0, "run_step": [10, 20], "figures": {"rate": [0.1, 0.01]}},
         {"phase": 0, "run_step": [10, 30], "figures": {"rate": [0.1, 0.001]}},
+        {"phase": 0, "run_step": [10, 40], "figures": {"rate": [0.1, 0.001]}},
     ]
     instruments.learning_rate(ax, rows)
-    assert np.asarray(ax.lines[0].get_xydata()).tolist() == [[10, 0.1], [20, 0.01], [30, 0.001]]
+    assert np.asarray(ax.lines[0].get_xydata()).tolist() == [[10, 0.1], [20, 0.01], [30, 0.001], [40, 0.001]]
     assert ax.get_yscale() == "log"
+
+
+def test_a_cosine_has_a_linear_axis(ax: Axes) -> None:
+    rates = 0.005 * (1 + np.cos(np.linspace(0, np.pi, 50))) + 1e-9
+    instruments.learning_rate(ax, [{"phase": 0, "run_step": i, "figures": {"rate": r}} for i, r in enumerate(rates, 1)])
+    assert ax.get_yscale() == "linear"
 
 
 def test_phases_without_a_rate_are_a_gap(ax: Axes) -> None:

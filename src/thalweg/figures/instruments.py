@@ -58,10 +58,14 @@ def learning_rate(ax: "Axes", rows: Rows) -> None:
     >>> ax.get_ylabel()
     'learning rate'
     """
-    steps, rates = by_member(rows, "run_step"), finite(by_member(rows, "figures", "rate"))
+    steps, rates = _furthest(by_member(rows, "run_step"), finite(by_member(rows, "figures", "rate")))
     dress(ax)
-    ax.plot(*_furthest(steps, rates), color=SERIES[0], linewidth=1.8)
-    _positive_scale(ax, rates, "learning rate", decades=1.0)
+    ax.plot(steps, rates, color=SERIES[0], linewidth=1.8)
+    # a cosine that ends near 0 is read on a linear axis, a rate that falls by powers of ten is not
+    known = rates[np.isfinite(rates)]
+    if len(known) and 0 < np.median(known) < known.max() / 10:
+        _logarithmic(ax, known)
+    ax.set_ylabel("learning rate")
     step_axis(ax, rows)
 
 
@@ -131,7 +135,9 @@ def sharpness(ax: "Axes", rows: Rows) -> None:
     if np.isfinite(used).any():
         x, y = _furthest(steps, used)
         ax.plot(x, y, color=INK, linestyle=DASHES[1], linewidth=1.8, label="rate used")
-    _positive_scale(ax, np.concatenate([stable.ravel(), used.ravel()]), "rate")
+    both = np.concatenate([stable.ravel(), used[used > 1e-3 * np.nanmax(used, initial=0)]])  # not the tail of a cosine
+    _logarithmic(ax, both, only=True)
+    ax.set_ylabel("rate")
     step_axis(ax, rows)
     legend(ax)
 
@@ -153,7 +159,9 @@ def signal_to_noise(ax: "Axes", rows: Rows) -> None:
     dress(ax)
     draw_curve(ax, by_member(rows, "run_step"), Curve("signal / noise", ratio, SERIES[0], DASHES[0], each=True))
     ax.axhline(1.0, color=MUTED, linestyle=DASHES[1], linewidth=1.2, label="as much noise as signal")
-    _positive_scale(ax, np.append(ratio.ravel(), 1.0), "signal / noise")
+    if (ratio[np.isfinite(ratio)] > 0).all():  # an unbiased estimate of a signal may be below 0
+        _logarithmic(ax, np.append(ratio.ravel(), 1.0))
+    ax.set_ylabel("signal / noise")
     step_axis(ax, rows)
     legend(ax)
 
@@ -174,19 +182,19 @@ def _lines(ax: "Axes", rows: Rows, instrument: str, names: Sequence[str], labels
         text = f" {plain(label)}" if label.startswith("_") else plain(label)  # matplotlib leaves out "_..."
         draw_curve(ax, steps, Curve(text, values, SERIES[i % len(SERIES)], DASHES[i % len(DASHES)]))
         all_values.append(values.ravel())
-    _positive_scale(ax, np.concatenate(all_values or [np.empty(0)]), "")
+    _logarithmic(ax, np.concatenate(all_values or [np.empty(0)]))  # a norm of 0 is left out
     step_axis(ax, rows)
     legend(ax)
 
 
-def _positive_scale(ax: "Axes", values: np.ndarray, label: str, *, decades: float = 0.0) -> None:
-    """A logarithmic axis if all values are positive, or zero, which are left out; and span so many powers of ten."""
-    sizes = values[np.isfinite(values)]
-    positive = sizes[sizes > 0]
-    if len(positive) and (sizes >= 0).all() and np.log10(positive.max() / positive.min()) >= decades:
+def _logarithmic(ax: "Axes", values: np.ndarray, *, only: bool = False) -> None:
+    """A logarithmic axis, if any value is positive; `only`: that ends a little beyond these values."""
+    positive = values[np.isfinite(values) & (values > 0)]
+    if len(positive):
         ax.set_yscale("log")
+        if only:
+            ax.set_ylim(positive.min() / 1.5, positive.max() * 1.5)
         logarithmic(ax.yaxis)
-    ax.set_ylabel(label)
 
 
 def _map(ax: "Axes", rows: Rows, names: Sequence[str], labels: Sequence[str]) -> None:

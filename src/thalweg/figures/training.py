@@ -62,6 +62,10 @@ def best_rows(rows: Rows) -> list[int | None]:
     return [int(np.nanargmin(score)) if np.isfinite(score).any() else None for score in scores.T]
 
 
+FEW_ROWS = 10
+"""Points of a line that are marked, so that one sees how few they are."""
+
+
 class Curve(NamedTuple):
     """One figure of all rows and its looks.
 
@@ -171,7 +175,7 @@ def draw_curve(ax: "Axes", steps: np.ndarray, curve: Curve) -> None:
     rows = _spaced(len(values), MOST_ROWS)
     ax.plot(
         steps[rows].max(axis=1), np.nanmedian(values[rows], axis=1), color=curve.colour, linestyle=curve.dashes,
-        linewidth=1.8, label=curve.label, marker="o" if len(values) == 1 else None,
+        linewidth=1.8, label=curve.label, marker="o" if len(values) <= FEW_ROWS else None, markersize=4,
     )  # fmt: skip
 
 
