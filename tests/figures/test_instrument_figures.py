@@ -76,8 +76,8 @@ def test_a_line_a_layer_at_the_median_of_the_members(ax: Axes) -> None:
     one = np.array([[1.0, 3.0, 2.0], [4.0, 6.0, 5.0]])
     rows = looks("GradientNorms", **{"gradient/net/0": one, "gradient/net/1": 10 * one, "params/net/0": one})
     instruments.gradient_norms(ax, rows)
-    assert labelled(ax, "0").tolist() == [[10, 2], [20, 5]]
-    assert labelled(ax, "1").tolist() == [[10, 20], [20, 50]]
+    assert labelled(ax, "net/0").tolist() == [[10, 2], [20, 5]]
+    assert labelled(ax, "net/1").tolist() == [[10, 20], [20, 50]]
     assert ax.get_yscale() == "log"
     assert len(ax.lines) == 2  # params are no gradient
 
@@ -148,6 +148,7 @@ def test_names_without_what_all_share() -> None:
     assert instruments.short_names(["a/b", "a/b"]) == ["b", "b"]
     assert instruments.short_names(["a/b/c"]) == ["a/b/c"]
     assert instruments.short_names(["a", "a/b"]) == ["a", "a/b"]
+    assert instruments.short_names(["net/layers/0", "net/layers/1/2"]) == ["layers/0", "layers/1/2"]
 
 
 # ------------------------------------------------------------------------------------------------- sharpness and noise

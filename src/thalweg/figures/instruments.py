@@ -33,15 +33,17 @@ def measured(rows: Rows, instrument: str, kind: str = "") -> list[str]:
 
 
 def short_names(paths: Sequence[str]) -> list[str]:
-    """Paths without the parts that all begin with.
+    """Paths without the parts that all begin with; a bare number keeps the name before it.
 
-    >>> short_names(["network/linear", "network/deep/layers/0"])
-    ['linear', 'deep/layers/0']
+    >>> short_names(["network/linear", "network/deep/layers/0"]), short_names(["net/layers/0", "net/layers/2"])
+    (['linear', 'deep/layers/0'], ['layers/0', 'layers/2'])
     """
     parts = [path.split("/") for path in paths]
     shared = 0
     while len(paths) > 1 and all(len(one) > shared + 1 and one[shared] == parts[0][shared] for one in parts):
         shared += 1
+    if shared and all(one[shared].isdigit() for one in parts):
+        shared -= 1
     return ["/".join(one[shared:]) for one in parts]
 
 
@@ -84,7 +86,7 @@ def gradient_norms(ax: "Axes", rows: Rows) -> None:
     ...          for i in (1, 2, 3)]
     >>> gradient_norms(ax, [{"phase": 0, "run_step": i + 1} | look for i, look in enumerate(looks)])
     >>> [text.get_text() for text in ax.get_legend().get_texts()]
-    ['0', '1']
+    ['layers/0', 'layers/1']
     """
     names = measured(rows, "GradientNorms", "gradient/")
     labels = short_names([name.removeprefix("gradient/") for name in names])
