@@ -49,6 +49,7 @@ def digits(settings: Settings, run: tw.Run) -> list[tw.Claim]:
         seeds=seeds,
         run=run,
         callbacks=run.callbacks,
+        instruments=[tw.GradientNorms()],
     )
     answers = [jax.vmap(model)(jnp.array(x[test])).argmax(axis=1) for model in fitted.models]
     right = np.asarray(answers) == y[test]  # (seeds, 270)

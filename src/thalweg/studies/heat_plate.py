@@ -197,6 +197,7 @@ def heat_plate(settings: Settings, run: tw.Run) -> list[tw.Claim]:
             run=run,
             name=name,
             callbacks=run.callbacks,
+            instruments=[tw.GradientNorms()],
         )
         seconds = time.monotonic() - began
         first = sum(phase["first_stretch_seconds"] for phase in fitted.conduct)
