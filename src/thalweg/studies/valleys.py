@@ -113,7 +113,7 @@ def squares(residual: Callable[[Any], Any]) -> tw.Objective:
     return tw.Objective(height=tw.Residual(lambda model, _: residual(model["x"]), tw.Rows(np.zeros((1, 1)))))
 
 
-@tw.study("valleys", question="Which walk suits which valley?")
+@tw.study("valleys", systems=["S01", "S03", "S04", "S05"], question="Which walk suits which valley?")
 def valleys(settings: Settings, run: tw.Run) -> list[tw.Claim]:
     """Draw the paths, then put each saying to the test."""
     seeds, steps = run.seeds(settings.seeds), settings.steps
