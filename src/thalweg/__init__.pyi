@@ -51,6 +51,7 @@ from .optim import OneCycle as OneCycle
 from .optim import Player as Player
 from .optim import Players as Players
 from .optim import RMSprop as RMSprop
+from .optim import SelfScaledBroyden as SelfScaledBroyden
 from .optim import StepDecay as StepDecay
 from .optim import Triangular as Triangular
 from .optim import Triangular2 as Triangular2

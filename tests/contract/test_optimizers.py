@@ -31,6 +31,7 @@ from thalweg.optim import (
     Player,
     Players,
     RMSprop,
+    SelfScaledBroyden,
 )
 from thalweg.train import Layout, Mode, Phase, Plateau, fit, fit_many
 
@@ -62,6 +63,7 @@ REGISTRY = {
     "averaged": lambda: Averaged(Adam(0.05)),
     "L-BFGS": lambda: LBFGS(memory=4),
     "BFGS": lambda: BFGS(),
+    "self-scaled Broyden": lambda: SelfScaledBroyden(),
     "averaged L-BFGS": lambda: Averaged(LBFGS(memory=4)),
     "Levenberg-Marquardt": lambda: LevenbergMarquardt(),
     "Levenberg-Marquardt, matrix-free": lambda: LevenbergMarquardt(dense=False, iterations=5),

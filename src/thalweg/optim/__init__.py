@@ -17,6 +17,7 @@ from thalweg.optim.players import Player as Player
 from thalweg.optim.players import Players as Players
 from thalweg.optim.quasi_newton import BFGS as BFGS
 from thalweg.optim.quasi_newton import LBFGS as LBFGS
+from thalweg.optim.quasi_newton import SelfScaledBroyden as SelfScaledBroyden
 from thalweg.optim.schedules import AbstractSchedule as AbstractSchedule
 from thalweg.optim.schedules import Constant as Constant
 from thalweg.optim.schedules import Cosine as Cosine

@@ -16,8 +16,13 @@ class AbstractCurvature(eqx.Module):
 
     count: eqx.AbstractVar[jax.Array]
 
-    def take(self, s: jax.Array, y: jax.Array) -> "AbstractCurvature":
-        """The estimate with one more pair, whose curvature s·y is positive."""
+    def take(self, s: jax.Array, y: jax.Array, bent: Scalar) -> "AbstractCurvature":
+        """The estimate with one more pair, whose curvature s·y is positive.
+
+        Args:
+            s, y: differences of params and of gradients, (n,).
+            bent: s·B·s, the curvature along s that the present estimate B⁻¹ had promised, shape ().
+        """
         raise NotImplementedError
 
     def product(self, g: jax.Array) -> jax.Array:
@@ -47,7 +52,7 @@ class RecentPairs(AbstractCurvature):
     y: jax.Array
     count: jax.Array
 
-    def take(self, s: jax.Array, y: jax.Array) -> "RecentPairs":
+    def take(self, s: jax.Array, y: jax.Array, bent: Scalar) -> "RecentPairs":
         at = self.count % self.s.shape[0]
         return RecentPairs(self.s.at[at].set(s), self.y.at[at].set(y), self.count + 1)
 
@@ -90,7 +95,7 @@ class InverseHessian(AbstractCurvature):
     matrix: jax.Array
     count: jax.Array
 
-    def take(self, s: jax.Array, y: jax.Array) -> "InverseHessian":
+    def take(self, s: jax.Array, y: jax.Array, bent: Scalar) -> "InverseHessian":
         """Nocedal and Wright (2006), equation 6.17; the first matrix is scaled by the first pair (6.20)."""
         sy = jnp.vdot(s, y)
         rho = jnp.where(sy > 0, 1 / jnp.where(sy > 0, sy, jnp.ones_like(sy)), jnp.zeros_like(sy))
@@ -103,6 +108,57 @@ class InverseHessian(AbstractCurvature):
 
     def product(self, g: jax.Array) -> jax.Array:
         return jnp.where(self.count == 0, g, self.matrix @ g)
+
+
+class SelfScaledInverseHessian(AbstractCurvature):
+    """The whole matrix by the self-scaled Broyden family (Al-Baali, 1998; Urbán, Stefanou and Pons, 2025, section 3).
+
+    H ← (H − Hy·yᵀH / yᵀHy + φ·v·vᵀ) / τ + s·sᵀ / sᵀy with v = √(yᵀHy)·(s/sᵀy − Hy/yᵀHy), where φ and τ follow from
+    b = sᵀBs/sᵀy and h = yᵀHy/sᵀy: eigenvalues that were taken for too large or too small are set right by a factor at
+    once, where BFGS (φ = τ = 1) needs many steps.
+
+    Args:
+        matrix: the estimate, (n, n), symmetric.
+        count: pairs taken so far, int32.
+    """
+
+    matrix: jax.Array
+    count: jax.Array
+
+    def take(self, s: jax.Array, y: jax.Array, bent: Scalar) -> "SelfScaledInverseHessian":
+        sy = jnp.vdot(s, y)
+        safe = jnp.where(sy > 0, sy, jnp.ones_like(sy))
+        image = jnp.where(self.count == 0, y, self.matrix @ y)
+        matrix = jnp.where(self.count == 0, jnp.eye(s.size, dtype=s.dtype), self.matrix)
+        yhy = jnp.vdot(y, image)
+        phi, tau = _broyden_factors(bent / safe, yhy / safe, s.size)
+        yhy = jnp.where(yhy > 0, yhy, jnp.ones_like(yhy))
+        v = jnp.sqrt(yhy) * (s / safe - image / yhy)
+        grown = (matrix - jnp.outer(image, image) / yhy + phi * jnp.outer(v, v)) / tau + jnp.outer(s, s) / safe
+        return SelfScaledInverseHessian(grown, self.count + 1)
+
+    def product(self, g: jax.Array) -> jax.Array:
+        return jnp.where(self.count == 0, g, self.matrix @ g)
+
+
+def _broyden_factors(b: Scalar, h: Scalar, n: int) -> tuple[Scalar, Scalar]:
+    """(φ, τ) of Urbán, Stefanou and Pons (2025), equations 17 to 23; b·h ≥ 1 by Cauchy and Schwarz.
+
+    In one dimension, or where b·h = 1 (s and y agree), every member of the family is the same update.
+    """
+    tiny = 100 * jnp.finfo(b.dtype).eps
+    b = jnp.maximum(b, tiny)
+    a = jnp.maximum(b * h - 1, tiny)
+    low = jnp.minimum(1.0, h * (1 - jnp.sqrt(a / (1 + a))))
+    low = jnp.maximum(low, tiny)
+    theta = jnp.maximum((low - 1) / a, jnp.minimum(1 / low, (1 - b) / b))
+    sigma = jnp.maximum(1 + theta * a, tiny)
+    root = sigma ** (1.0 / (1 - n)) if n > 1 else jnp.ones_like(sigma)
+    high = jnp.minimum(1.0, 1 / b)
+    positive = theta > 0
+    inverse = 1 / jnp.where(positive, theta, jnp.ones_like(theta))
+    tau = jnp.where(positive, high * jnp.minimum(root, inverse), jnp.minimum(high * root, sigma))
+    return (1 - theta) / sigma, jnp.maximum(tau, tiny)
 
 
 def _first_scale(sy: Scalar, yy: Scalar) -> Scalar:

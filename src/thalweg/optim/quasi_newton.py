@@ -9,7 +9,13 @@ from jax.flatten_util import ravel_pytree
 
 from thalweg.errors import UserError
 from thalweg.objective.problem import Problem
-from thalweg.optim.curvature import AbstractCurvature, InverseHessian, RecentPairs, is_positive
+from thalweg.optim.curvature import (
+    AbstractCurvature,
+    InverseHessian,
+    RecentPairs,
+    SelfScaledInverseHessian,
+    is_positive,
+)
 from thalweg.optim.optimizer import STRAIGHT, AbstractOptimizer, Ended, StepInfo, select, value_and_gradient
 from thalweg.types import Key, Params, Scalar
 
@@ -106,7 +112,9 @@ class AbstractQuasiNewton(AbstractOptimizer):
         last = search.trials + 1 >= self.trials  # of a cost that falls in a straight line, any decrease is good
         accepted = going & ((curved & (decreased | flat_enough)) | (last & decreased & (value < state.value)))
 
-        moved_history = _remember(state.history, search.step * search.direction, g - state.gradient)
+        # the direction is −Hg, so that s·B·s = −(step)²·direction·g, without a matrix B
+        bent = -search.step * search.step * search.slope
+        moved_history = _remember(state.history, search.step * search.direction, g - state.gradient, bent)
         arrived = QuasiNewtonState(
             value,
             g,
@@ -201,35 +209,72 @@ class LBFGS(AbstractQuasiNewton):
         return RecentPairs(pairs, pairs, jnp.zeros((), jnp.int32))
 
 
-class BFGS(AbstractQuasiNewton):
+class AbstractDense(AbstractQuasiNewton):
+    """A quasi-Newton method that keeps a whole matrix of n × n numbers.
+
+    Raises:
+        UserError: when a phase begins with more than `LARGEST` params.
+    """
+
+    LARGEST: ClassVar[int] = 5_000
+
+    def matrix(self, like: jax.Array) -> jax.Array:
+        """The identity, (n, n)."""
+        if like.size > self.LARGEST:
+            name = type(self).__name__
+            raise UserError(
+                f"{name} keeps a matrix of {like.size:,} × {like.size:,} numbers for as many params",
+                remedy=f"LBFGS() keeps a few vectors instead; {name} is for at most {self.LARGEST:,} params.",
+            )
+        return jnp.eye(like.size, dtype=like.dtype)
+
+
+class BFGS(AbstractDense):
     """BFGS with the whole inverse Hessian (Nocedal and Wright, 2006, algorithm 6.1), one evaluation a step.
 
     Fewer evaluations than `LBFGS` where curvatures are very different, for n² numbers of memory and n² work a step.
 
     Args:
         trials: evaluations allowed to one line search.
-    Raises:
-        UserError: when a phase begins with more than `BFGS.LARGEST` params.
 
     >>> optimizer = BFGS()
     """
 
-    LARGEST: ClassVar[int] = 5_000
+    trials: int = eqx.field(static=True)
+
+    def __init__(self, *, trials: int = 20):
+        self.trials = _checked_trials(trials)
+
+    def curvature(self, like: jax.Array) -> InverseHessian:
+        return InverseHessian(self.matrix(like), jnp.zeros((), jnp.int32))
+
+
+class SelfScaledBroyden(AbstractDense):
+    """BFGS's family with factors that set wrong curvatures right at once, one evaluation a step.
+
+    For the equations of physics, whose curvatures differ by many powers of ten, in float64 (Urbán, Stefanou and Pons,
+    2025; the updates are Al-Baali's, 1998). Points that are drawn anew every few hundred steps (`redraw`) keep the
+    matrix; fewer would let it learn noise.
+
+    Args:
+        trials: evaluations allowed to one line search.
+
+    >>> optimizer = SelfScaledBroyden()
+    """
 
     trials: int = eqx.field(static=True)
 
     def __init__(self, *, trials: int = 20):
-        if not (isinstance(trials, int) and trials >= 2):
-            raise UserError(f"BFGS needs trials ≥ 2, not {trials!r}")
-        self.trials = trials
+        self.trials = _checked_trials(trials)
 
-    def curvature(self, like: jax.Array) -> InverseHessian:
-        if like.size > self.LARGEST:
-            raise UserError(
-                f"BFGS keeps a matrix of {like.size:,} × {like.size:,} numbers for as many params",
-                remedy=f"LBFGS() keeps a few vectors instead; BFGS is for at most {self.LARGEST:,} params.",
-            )
-        return InverseHessian(jnp.eye(like.size, dtype=like.dtype), jnp.zeros((), jnp.int32))
+    def curvature(self, like: jax.Array) -> SelfScaledInverseHessian:
+        return SelfScaledInverseHessian(self.matrix(like), jnp.zeros((), jnp.int32))
+
+
+def _checked_trials(trials: int) -> int:
+    if isinstance(trials, bool) or not (isinstance(trials, int) and trials >= 2):
+        raise UserError(f"a line search needs trials ≥ 2, not {trials!r}")
+    return trials
 
 
 def _ended_at(value: Scalar, g: jax.Array, flat: jax.Array) -> jax.Array:
@@ -257,9 +302,9 @@ def _begin(value: Scalar, g: jax.Array, history: AbstractCurvature) -> Search:
     return select(descends, _search(value, g, direction, jnp.ones((), g.dtype)), _steepest(value, g))
 
 
-def _remember(history: AbstractCurvature, s: jax.Array, y: jax.Array) -> AbstractCurvature:
+def _remember(history: AbstractCurvature, s: jax.Array, y: jax.Array, bent: Scalar) -> AbstractCurvature:
     """The history with one more pair, if its curvature is clearly positive."""
-    return select(is_positive(s, y), history.take(s, y), history)
+    return select(is_positive(s, y), history.take(s, y, bent), history)
 
 
 def _cubic_minimum(a: Scalar, fa: Scalar, da: Scalar, b: Scalar, fb: Scalar, db: Scalar) -> Scalar:
