@@ -18,10 +18,12 @@ from thalweg.errors import UserError
 from thalweg.nn.activations import ACTIVATIONS, Activation, LeakyReLU, name_of
 from thalweg.nn.conv import Conv2d, GlobalMeanPool2d, MeanPool2d
 from thalweg.nn.dropout import Dropout
+from thalweg.nn.dynamics import HybridField, InitialStates, NeuralField, NeuralODE, SecondOrderField
 from thalweg.nn.linear import Linear
 from thalweg.nn.mlp import MLP
 from thalweg.nn.normalization import BatchNorm, LayerNorm, Standardize
 from thalweg.nn.sequential import Residual, Sequential
+from thalweg.nn.solvers import BacksolveAdjoint, CheckpointedAdjoint, DirectAdjoint, Dopri5, Kvaerno5, Tsit5
 from thalweg.nn.statistics import RunningStatistics
 from thalweg.types import PyTree
 
@@ -30,19 +32,30 @@ LAYERS: Mapping[str, type[eqx.Module]] = MappingProxyType(
         layer.__name__: layer
         for layer in (
             Activation,
+            BacksolveAdjoint,
             BatchNorm,
+            CheckpointedAdjoint,
             Conv2d,
+            DirectAdjoint,
+            Dopri5,
             Dropout,
             GlobalMeanPool2d,
+            HybridField,
+            InitialStates,
+            Kvaerno5,
             LayerNorm,
             LeakyReLU,
             Linear,
             MeanPool2d,
             MLP,
+            NeuralField,
+            NeuralODE,
             Residual,
             RunningStatistics,
+            SecondOrderField,
             Sequential,
             Standardize,
+            Tsit5,
         )
     }
 )

@@ -59,7 +59,7 @@ class LinearInput(AbstractInput):
 
 
 class StepInput(AbstractInput):
-    """Constant from each given time up to the next.
+    """Constant from each given time up to the next. Gradients reach its values, not its times.
 
     Args:
         times, values: as `LinearInput`.
