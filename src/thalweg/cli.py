@@ -106,7 +106,7 @@ def fit(
         TableSettings.from_pairs(set_ or ()),
     )
     _keep_compiled_programs()
-    folder = out or new_run_path("runs", table.stem)
+    folder = out or new_run_path("runs", table.stem or "table")
     _tell(fit_table(request, folder, callbacks=[progress_callback()]))
 
 

@@ -39,3 +39,12 @@ class RunError(ThalwegError):
 
 class DamagedError(UserError):
     """A file that is not what its manifest says: refused, never partly read."""
+
+
+def kind_of(value: object) -> str:
+    """What a value is, in words that help somebody who forgot to call a class.
+
+    >>> kind_of(3), kind_of(int)
+    ('int', 'the class int itself')
+    """
+    return f"the class {value.__name__} itself" if isinstance(value, type) else type(value).__name__

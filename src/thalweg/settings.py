@@ -106,6 +106,8 @@ class Settings(pydantic.BaseModel):
         except pydantic.ValidationError as error:
             first = error.errors()[0]
             name = ".".join(map(str, first["loc"])) or "settings"
+            if first["type"] == "extra_forbidden" and not first["loc"][0]:
+                raise UserError("a setting without a name", where=where, remedy="Write name=value.") from None
             if first["type"] == "extra_forbidden":
                 raise UserError(f"there is no setting '{name}'", where=where, remedy=cls._nearest(name)) from None
             field = next((one for one in cls.described() if one.name == name), None)

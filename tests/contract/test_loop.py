@@ -20,10 +20,11 @@ from thalweg.objective import (
     Rows,
     Supervised,
     only,
+    trainable,
 )
 from thalweg.objective.keys import named_key
 from thalweg.objective.order import order_words, rows_of_batch
-from thalweg.optim import LBFGS, SGD, Adam, LevenbergMarquardt
+from thalweg.optim import LBFGS, SGD, Adam, Averaged, Cosine, LevenbergMarquardt, Player, Players
 from thalweg.train import (
     AbstractCondition,
     FitFailed,
@@ -177,7 +178,7 @@ class Patient(AbstractCondition):
     looks: int
     every: int = eqx.field(static=True, default=5)
 
-    def init(self):
+    def init(self, dtype):
         return jnp.zeros((), jnp.int32)
 
     def check(self, problem, params, monitor, state, key):
@@ -365,7 +366,25 @@ REFUSED = {
     "steps must be a whole number of at least 1, not 0": lambda: phase(0),
     "steps must be a whole number of at least 1, not 2.5": lambda: phase(2.5),
     "redraw must be a whole number of at least 0, not -1": lambda: phase(redraw=-1),
-    "needs an optimizer, not the class Adam itself": lambda: Phase(Adam, 2),
+    "an optimizer is needed, not the class Adam itself": lambda: Phase(Adam, 2),
+    r"an optimizer is needed, not the class Adam itself \(Averaged\)": lambda: Averaged(Adam),
+    r"an optimizer is needed, not float \(Player\)": lambda: Player(1e-3, trainable),
+    "at least one player": lambda: Players({}, ()),
+    r"takes 30 steps, and the phase has 20.*": lambda: Phase(
+        Players({"a": Player(Adam(Cosine(1e-2, 30)), trainable)}, ("a", "a")), 10
+    ),
+    "the predicate asks whether a traced value is true.*write & for": lambda: fit(
+        mlp(), data(), phase(until=When(lambda m: m.total < 1 and m.step > 3, every=1))
+    ),
+    "a Monitor has no 'nothere'.*It has step, total": lambda: fit(
+        mlp(), data(), phase(until=When(lambda m: m.nothere < 1, every=1))
+    ),
+    "a predicate is a function": lambda: When(None),
+    "patience is a whole number": lambda: Plateau(0),
+    "the improvement must be": lambda: Plateau(improvement=float("nan")),
+    r"steps is a whole number.*\(NoImprovement\)": lambda: NoImprovement(-1),
+    "the level must be a number, not 'x'": lambda: LossBelow("x"),
+    "at least 0: -0.0009.* at step 11": lambda: Phase(SGD(lambda step: 0.01 - 0.001 * step), 21),
     "until must be a condition, not function": lambda: phase(until=lambda m: True),
     "condition's looks must be a whole number of at least 1, not 0": lambda: phase(until=LossBelow(1.0, every=0)),
     "a program is one phase or a list of phases": lambda: fit(mlp(), data(), []),

@@ -250,21 +250,28 @@ def test_a_mild_field_gives_no_finding():
         assert NeuralODE(field, rtol=tolerance, atol=tolerance).findings(([1.0, -0.5], IRREGULAR)) == ()
 
 
-def test_a_field_that_explodes_ends_a_fit_with_a_verdict():
-    """y' = y³ from 1 reaches infinity at t = ½: a verdict or a flagged result, no crash."""
+class Cubic(eqx.Module):
+    rate: jax.Array
 
-    class Cubic(eqx.Module):
-        rate: jax.Array
+    def __call__(self, t, y, u):
+        return self.rate * y**3
 
-        def __call__(self, t, y, u):
-            return self.rate * y**3
 
+def test_a_field_that_explodes_ends_a_fit_as_diverged():
+    """y' = y³ from 1 reaches infinity at t = ½. The state stays finite; the gradient there, and the weights, do not."""
     model = NeuralODE(Cubic(jnp.array(1.0)), max_steps=64)
     x, y = nn.stack_trajectories([[0.0, 0.3, 1.0]], [[[1.0], [1.1], [1.2]]], initial=[[1.0]])
     assert "step-limit" in [finding.name for finding in model.findings(jax.tree.map(np.float32, x))]
+    assert np.isfinite(model(Trajectory([1.0], [0.0, 0.3, 1.0]))).all()
     objective = Objective(data=Supervised(x, y, loss=nn.MaskedSquaredError()))
     fitted = fit(model, objective, Phase(Adam(1e-2), 20), raise_failures=False)
-    assert isinstance(fitted.verdict.status, Status)
+    assert fitted.verdict.status is Status.DIVERGED
+    assert "'data'" in fitted.verdict.evidence
+
+
+def test_a_field_of_nan_is_not_taken_for_rest():
+    found = NeuralODE(Cubic(jnp.array(jnp.nan)), max_steps=64)(Trajectory([1.0], [0.0, 0.3, 1.0]))
+    assert np.isnan(found[1:]).all()
 
 
 # -------------------------------------------------------------------------------------------------------------- refused

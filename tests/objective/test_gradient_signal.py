@@ -128,6 +128,33 @@ def test_batch_statistics_are_looked_at_by_half_batches():
     assert found.examples == 64
 
 
+class Drawn(AbstractTerm):
+    """A cost of a whole batch whose slope is drawn from the key: mean of z·x, z of variance 1 in each component."""
+
+    source: Rows
+    weight: float = 1.0
+
+    def batch_loss(self, model, examples, key):
+        z = jax.random.normal(key, (examples.size, 2), model.x.dtype)
+        return jnp.mean(z @ model.x), None
+
+
+def test_noise_of_a_key_is_seen_in_half_batches():
+    with jax.enable_x64(True):
+        objective, parts = Objective(drawn=Drawn(Rows(SLOPES[:16]))).astype(np.float64), split(Point(jnp.zeros(2)))
+        state = objective.init(jax.random.key(0))
+        batch = objective.draw(state, jnp.int32(0))
+
+        def one(key):
+            found = gradient_signal(objective.bind(parts.static, batch, state, key), parts.params)
+            return found.signal, found.noise
+
+        signal, noise = map(np.asarray, jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(1), 400)))
+    # z of 16 rows: the mean has variance 2/16; half-batches differ by four times that. χ² of 2 · 400: 3.5 % a deviation
+    assert np.isclose(noise.mean(), 2 / 16, rtol=0.15)
+    assert abs(signal.mean()) < 3.5 * signal.std() / 20
+
+
 @pytest.mark.parametrize(
     ("signal", "noise", "expected"), [(4.0, 1.0, 2.0), (-1.0, 1.0, 0.0), (1.0, 0.0, np.inf), (0.0, 0.0, 0.0)]
 )

@@ -182,6 +182,24 @@ def test_any_optax_transform_walks():
     assert np.array_equal(path.w, trajectory(SGD(0.1), 5).w)
 
 
+def test_rmsprops_momentum_is_of_the_divided_gradient_also_when_the_rate_changes():
+    # torch's rule by hand: buf ← μ·buf + g/(√v + ε), θ ← θ − η_t·buf
+    decay, momentum, eps, gradients = 0.9, 0.9, 1e-8, []
+    path = trajectory(RMSprop(lambda step: 0.01 * 0.5**step, decay=decay, momentum=momentum), 4)
+    with jax.enable_x64(True):
+        problem, params = problem_and_start()
+        slope = jax.jit(jax.grad(lambda p: problem.evaluate(p)[0]))
+        v = buf = np.zeros(4)
+        for step in range(4):
+            g = np.asarray(slope(params).v)
+            v = decay * v + (1 - decay) * g**2
+            buf = momentum * buf + g / (np.sqrt(v) + eps)
+            expected = np.asarray(params.v) - 0.01 * 0.5**step * buf
+            params = jax.tree.map(lambda leaf, step=step: jnp.asarray(leaf[step]), path)
+            assert np.allclose(params.v, expected, rtol=1e-10)
+            gradients.append(g)
+
+
 def test_a_schedule_is_a_function_of_the_step():
     path = trajectory(SGD(lambda step: 0.1 * 0.5**step), 2)
     once = trajectory(SGD(0.1), 1)

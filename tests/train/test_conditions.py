@@ -10,7 +10,7 @@ from thalweg.losses import squared_error
 from thalweg.nn import MLP
 from thalweg.objective import Objective, Supervised
 from thalweg.optim import LBFGS, SGD, Adam
-from thalweg.train import NoImprovement, Phase, SignalToNoise, fit, range_test
+from thalweg.train import NoImprovement, Phase, Plateau, SignalToNoise, fit, range_test
 from thalweg.train.range_test import judged
 from thalweg.tree import tree_hash
 
@@ -110,6 +110,22 @@ def test_rates_are_read_off_the_curve():
         judged(rates, 1 + rates, 0.0)
     with pytest.raises(UserError, match="not finite at the start"):
         judged(rates, np.full(61, np.nan), 0.0)
+
+
+def test_an_optimizer_that_has_no_rate_has_no_range():
+    with pytest.raises(UserError, match="no learning rate is known of LBFGS"):
+        range_test(model(), linear(0.1), lambda rate: LBFGS())
+    with pytest.raises(UserError, match="needs a function of the rate, not Adam"):
+        range_test(model(), linear(0.1), Adam(1e-3))
+
+
+def test_memory_of_a_condition_is_as_fine_as_the_walk():
+    # heights of 1e-50 are no float32: kept so, they would all be 0 and the walk called level
+    data = Supervised(X, X @ SLOPE, loss=squared_error, weight=1e-50)
+    phase = Phase(Adam(1e-2, eps=1e-80), 200, until=Plateau(3, every=20))
+    found = fit(model(), Objective(data=data), phase, precision=np.float64)
+    assert found.rows[-1]["step"] == 200
+    assert found.rows[-1]["total"] < 0.5 * found.rows[0]["total"]
 
 
 @pytest.mark.parametrize(

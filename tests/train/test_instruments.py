@@ -16,6 +16,7 @@ from thalweg.train import (
     Activations,
     GradientNorms,
     Layout,
+    LossBelow,
     NoiseRatio,
     PartGradients,
     Phase,
@@ -102,6 +103,14 @@ def test_sharpness_is_the_top_curvature_and_its_stable_rate():
     assert np.isclose(figures["curvature"], 50, rtol=1e-5)  # float32; three products span all three directions
     assert np.isclose(figures["stable_rate"], 2 / 50, rtol=1e-5)
     assert figures["bound"] < 1e-3
+
+
+def test_looks_once_more_where_a_condition_ends_the_phase():
+    program = Phase(Adam(1e-2), 400, until=LossBelow(1e9, every=3))
+    found = fit(network(), objective(), program, log_every=50, instruments=[GradientNorms()])
+    assert found.rows[-1]["step"] == 3
+    assert "GradientNorms" in found.rows[-1]["instruments"]
+    assert found.decisions[-1]["run_step"] == 3
 
 
 def test_activations_are_what_the_layers_answer():

@@ -52,7 +52,7 @@ def test_tensorboard_has_every_figure_of_every_row(tmp_path: Path) -> None:
         network(), objective(), Phase(Adam(1e-2), 60, until=LossBelow(1e-9, every=20)),
         log_every=20, callbacks=[logger], instruments=[GradientNorms()],
     )  # fmt: skip
-    seen = events(tmp_path / "board")
+    seen = events(tmp_path / "board" / "fit")
     assert {"total", "parts/data", "figures/rate", "instruments/GradientNorms/gradient/layers/0"} <= set(seen)
     for row in found.rows:
         for name, value in scalars(row).items():
@@ -63,8 +63,35 @@ def test_members_have_a_line_each(tmp_path: Path) -> None:
     found = fit_many(
         [network(0), network(1)], objective(), Phase(Adam(1e-2), 10), callbacks=[TensorBoardLogger(tmp_path)]
     )
-    seen = events(tmp_path)
+    seen = events(tmp_path / "fit")
     assert seen["total/1"][10] == np.float32(found.rows[-1]["total"][1])
+
+
+def test_decisions_are_told_at_their_step_and_two_fits_apart(tmp_path: Path) -> None:
+    logger, written = TensorBoardLogger(tmp_path), []
+    program = [
+        Phase(Adam(1e-2), 60, until=LossBelow(1e9, every=20)),
+        Phase(Adam(1e-3), 60, until=LossBelow(1e9, every=20)),
+    ]
+    for name in ("first", "second"):
+        logger._make = recording(logger._make, written, name)  # pyright: ignore[reportPrivateUsage]
+        fit(network(), objective(), program, log_every=20, callbacks=[logger], name=name)
+    assert [(name, step) for name, step in written] == [("first", 20), ("first", 40), ("second", 20), ("second", 40)]
+    assert {path.name for path in tmp_path.iterdir()} == {"first", "second"}
+    assert set(events(tmp_path / "first")["total"]) == set(events(tmp_path / "second")["total"]) == {20, 40}
+
+
+def recording(make: Any, written: list[tuple[str, int]], name: str) -> Any:
+    """Makes writers that also note at which step they are told a text."""
+    original = getattr(make, "original", make)
+
+    def opened(*args: Any, **kwargs: Any) -> Any:
+        writer = original(*args, **kwargs)
+        writer.add_text = lambda tag, text, step: written.append((name, step))
+        return writer
+
+    opened.original = original  # pyright: ignore[reportFunctionMemberAccess]
+    return opened
 
 
 def test_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

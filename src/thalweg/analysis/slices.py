@@ -59,7 +59,7 @@ def plane_slice(
     _refuse_unlike(center, {"first": first, "second": second})
     if not (isinstance(resolution, int) and resolution >= 3 and resolution % 2):
         raise UserError(f"the resolution must be an odd number, at least 3, not {resolution!r}", where="plane_slice")
-    if not (extent > 0 and math.isfinite(extent)):
+    if not (isinstance(extent, int | float) and extent > 0 and math.isfinite(extent)):
         raise UserError(f"the extent must be a positive number, not {extent!r}", where="plane_slice")
     began = time.monotonic()
     offsets = np.linspace(-extent, extent, resolution)
@@ -69,7 +69,10 @@ def plane_slice(
     def row(a: jax.Array, b: jax.Array, center: Params, first: Params, second: Params) -> jax.Array:
         def at(b: jax.Array) -> Scalar:
             moved = lambda x, d, e: x + a.astype(x.dtype) * d + b.astype(x.dtype) * e
-            return cost(jax.tree.map(moved, center, first, second))
+            found = cost(jax.tree.map(moved, center, first, second))
+            if jnp.shape(found) != ():
+                raise UserError(f"a cost is one number, not an array {jnp.shape(found)}", where="plane_slice")
+            return found
 
         return jax.vmap(at)(b)
 
@@ -138,13 +141,16 @@ def without_component(direction: Params, along: Params) -> Params:
     """A direction made orthogonal to another: what it has along that one is taken away.
 
     Raises:
-        UserError: the two differ in structure or shapes.
+        UserError: the two differ in structure or shapes, or the other one is 0.
 
     >>> without_component(jnp.array([3.0, 4.0]), along=jnp.array([2.0, 0.0]))
     Array([0., 4.], dtype=float32)
     """
     _refuse_unlike(along, {"direction": direction})
-    share = _dot(direction, along) / _dot(along, along)
+    size = _dot(along, along)
+    if not float(size) > 0:
+        raise UserError("a direction of length 0 has no component to take away", where="without_component")
+    share = _dot(direction, along) / size
     return jax.tree.map(lambda d, a: d - share.astype(d.dtype) * a, direction, along)
 
 

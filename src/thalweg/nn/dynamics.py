@@ -137,7 +137,8 @@ class Solution(eqx.Module):
     """One trajectory and how the solver fared.
 
     Attributes:
-        states: at the times asked for, shape (T, d); from where the solver stopped, the last state it reached.
+        states: at the times asked for, shape (T, d); from where the solver stopped, the last state it reached, or NaN
+            where the field is not finite there.
         reached: which times it reached, shape (T,).
         stopped: the time at which it stopped, (); the last one if all went well.
         steps, rejected: steps accepted, and steps made again with a smaller size, ().
@@ -158,7 +159,7 @@ class NeuralODE(eqx.Module):
         initial: turns `Trajectory.initial` into the state at the first time; None: it is the state.
         solver: the Runge-Kutta method.
         rtol, atol: tolerated error of a step, relative to the state and in its units, > 0.
-        max_steps: at which a trajectory is given up: states stay finite and `reached`, `findings` say where.
+        max_steps: at which a trajectory is given up: later states are the last one reached, and `findings` says so.
         adjoint: how gradients are taken.
     Raises:
         UserError: tolerances or a limit that are not positive; at the call, a state that is no vector of floating-point
@@ -226,7 +227,10 @@ class NeuralODE(eqx.Module):
         assert found.ys is not None
         last = jnp.sum(jnp.isfinite(found.ts)) - 1  # rows that were never written hold ∞
         reached = jnp.arange(times.size) < last
-        states = jnp.where(reached[:, None], found.ys[:-1], found.ys[last])
+        # Held where the solver gave up; but a field that has no value there (NaN weights) must not look like rest.
+        slope = jax.lax.stop_gradient(_Driven(self.field, drive)(found.ts[last], found.ys[last], None))
+        held = jnp.where(jnp.isfinite(slope).all(), found.ys[last], jnp.nan)
+        states = jnp.where(reached[:, None], found.ys[:-1], held)
         steps, rejected = found.stats["num_accepted_steps"], found.stats["num_rejected_steps"]
         return Solution(states, reached, found.ts[last], steps, rejected)
 

@@ -58,7 +58,7 @@ def gradient_signal(problem: Problem, params: Params) -> GradientSignal:
         examples += size
         alone = _of_term(problem, name)
         if term.is_coupled(problem.static):
-            halves = [_gradient(_part(alone, name, half), params) for half in _halves(size)]
+            halves = [_gradient(_part(alone, name, i, half), params) for i, half in enumerate(_halves(size))]
             noise = noise + _square(jax.tree.map(lambda a, b: a - b, *halves)) / 4
         else:
             rows = alone.example_gradients(params)[name]
@@ -87,10 +87,11 @@ def _of_term(problem: Problem, name: str) -> Problem:
     return Problem(terms, problem.static, batch, problem.state, problem.key)
 
 
-def _part(problem: Problem, name: str, rows: slice) -> Problem:
-    """The problem with some of the term's examples only."""
+def _part(problem: Problem, name: str, number: int, rows: slice) -> Problem:
+    """The problem with some of the term's examples only, and draws of its own, which are noise too."""
     batch = {name: jax.tree.map(lambda leaf: leaf[rows], problem.batch[name])}
-    return Problem(problem.terms, problem.static, batch, problem.state, problem.key)
+    key = None if problem.key is None else jax.random.fold_in(problem.key, number)
+    return Problem(problem.terms, problem.static, batch, problem.state, key)
 
 
 def _gradient(problem: Problem, params: Params) -> PyTree:

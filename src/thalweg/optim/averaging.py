@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from thalweg.errors import UserError
 from thalweg.objective.problem import Problem
-from thalweg.optim.optimizer import AbstractOptimizer, StepInfo
+from thalweg.optim.optimizer import AbstractOptimizer, StepInfo, checked_optimizer
 from thalweg.types import Key, Params, PyTree
 
 
@@ -25,8 +25,9 @@ class Averaged(AbstractOptimizer):
     decay: float = eqx.field(static=True)
 
     def __init__(self, optimizer: AbstractOptimizer, *, decay: float = 0.999):
-        if not 0 <= decay < 1:
-            raise UserError(f"the average's decay must be at least 0 and below 1, not {decay}")
+        checked_optimizer(optimizer, "Averaged")
+        if not (isinstance(decay, int | float) and 0 <= decay < 1):
+            raise UserError(f"the average's decay must be at least 0 and below 1, not {decay!r}")
         self.optimizer, self.decay = optimizer, decay
 
     def init(self, problem: Problem, params: Params, key: Key) -> PyTree:

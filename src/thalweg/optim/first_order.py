@@ -19,22 +19,30 @@ class AbstractFirstOrder(AbstractOptimizer):
     """A step along what a gradient transform makes of the gradient.
 
     Attributes:
-        transform: the whole rule, learning rate included.
-        rate: the learning rate or schedule within it, for the record; None if it is not known.
+        rate: the learning rate or schedule, for the record; None if it is not known.
+        clip: largest global norm of the gradient; None does not clip (Pascanu et al., 2013).
     """
 
-    transform: eqx.AbstractVar[optax.GradientTransformation]
     rate: eqx.AbstractVar[Rate | None]
+    clip: eqx.AbstractVar[float | None]
+
+    def rule(self) -> optax.GradientTransformation:
+        """The transform, learning rate included, before any clipping."""
+        raise NotImplementedError
+
+    def transform(self) -> optax.GradientTransformation:
+        """The whole transform."""
+        return self.rule() if self.clip is None else optax.chain(optax.clip_by_global_norm(self.clip), self.rule())
 
     def init(self, problem: Problem, params: Params, key: Key) -> PyTree:
         with jax.numpy_dtype_promotion("standard"):  # Optax mixes int32 counts with floats
-            return self.transform.init(params), jnp.zeros((), jnp.int32)
+            return self.transform().init(params), jnp.zeros((), jnp.int32)
 
     def step(self, problem: Problem, params: Params, state: PyTree, key: Key) -> tuple[Params, PyTree, StepInfo]:
         memory, count = state
         total, evaluation, gradient = value_and_gradient(problem, params)
         with jax.numpy_dtype_promotion("standard"):
-            updates, memory = self.transform.update(gradient, memory, params)
+            updates, memory = self.transform().update(gradient, memory, params)
             figures = {} if self.rate is None else {"rate": rate_at(self.rate, count)}
         params = optax.apply_updates(params, updates)
         info = StepInfo(total, evaluation.parts, True, evaluation.model_state, going(), figures)
@@ -49,14 +57,15 @@ class FirstOrder(AbstractFirstOrder):
 
     Args:
         transform: an `optax.GradientTransformation`.
-        clip: largest global norm of the gradient; None does not clip (Pascanu et al., 2013).
+        clip: largest global norm of the gradient.
 
     >>> import optax
     >>> optimizer = FirstOrder(optax.lion(1e-4), clip=1.0)
     """
 
-    transform: optax.GradientTransformation = eqx.field(static=True)
-    rate: Rate | None = eqx.field(static=True, default=None)
+    given: optax.GradientTransformation = eqx.field(static=True)
+    clip: float | None = eqx.field(static=True)
+    rate: Rate | None = eqx.field(static=True)
 
     def __init__(self, transform: optax.GradientTransformation, *, clip: float | None = None):
         if not (callable(getattr(transform, "init", None)) and callable(getattr(transform, "update", None))):
@@ -64,7 +73,10 @@ class FirstOrder(AbstractFirstOrder):
                 f"FirstOrder needs an Optax gradient transform, not {type(transform).__name__}",
                 remedy="FirstOrder(optax.lion(1e-4)), for instance.",
             )
-        self.transform, self.rate = _clipped(transform, clip), None
+        self.given, self.clip, self.rate = transform, _checked_clip(clip), None
+
+    def rule(self) -> optax.GradientTransformation:
+        return self.given
 
 
 class SGD(AbstractFirstOrder):
@@ -79,15 +91,19 @@ class SGD(AbstractFirstOrder):
     >>> optimizer = SGD(0.1, momentum=0.9)
     """
 
-    transform: optax.GradientTransformation = eqx.field(static=True)
     rate: Rate | None = eqx.field(static=True)
+    momentum: float = eqx.field(static=True)
+    nesterov: bool = eqx.field(static=True)
+    clip: float | None = eqx.field(static=True)
 
     def __init__(self, rate: Rate, *, momentum: float = 0.0, nesterov: bool = False, clip: float | None = None):
-        _check_share(momentum, "momentum")
         if nesterov and not momentum:
             raise UserError("Nesterov's step needs a momentum", remedy="A common one is momentum=0.9.")
-        self.rate = checked_rate(rate)
-        self.transform = _clipped(optax.sgd(self.rate, momentum or None, nesterov=nesterov), clip)
+        self.rate, self.clip = checked_rate(rate), _checked_clip(clip)
+        self.momentum, self.nesterov = _checked_share(momentum, "momentum"), bool(nesterov)
+
+    def rule(self) -> optax.GradientTransformation:
+        return optax.sgd(_known(self.rate), self.momentum or None, nesterov=self.nesterov)
 
 
 class AdaGrad(AbstractFirstOrder):
@@ -103,13 +119,16 @@ class AdaGrad(AbstractFirstOrder):
     >>> optimizer = AdaGrad(0.1)
     """
 
-    transform: optax.GradientTransformation = eqx.field(static=True)
     rate: Rate | None = eqx.field(static=True)
+    eps: float = eqx.field(static=True)
+    clip: float | None = eqx.field(static=True)
 
     def __init__(self, rate: Rate, *, eps: float = 1e-10, clip: float | None = None):
-        self.rate = checked_rate(rate)
-        scale = optax.GradientTransformation(_zeros, partial(_divided_by_root, _above_zero(eps)))
-        self.transform = _clipped(optax.chain(scale, optax.scale_by_learning_rate(self.rate)), clip)
+        self.rate, self.eps, self.clip = checked_rate(rate), _above_zero(eps, "eps"), _checked_clip(clip)
+
+    def rule(self) -> optax.GradientTransformation:
+        scale = optax.GradientTransformation(_zeros, partial(_divided_by_root, self.eps))
+        return optax.chain(scale, optax.scale_by_learning_rate(_known(self.rate)))
 
 
 class RMSprop(AbstractFirstOrder):
@@ -127,8 +146,11 @@ class RMSprop(AbstractFirstOrder):
     >>> optimizer = RMSprop(1e-3)
     """
 
-    transform: optax.GradientTransformation = eqx.field(static=True)
     rate: Rate | None = eqx.field(static=True)
+    decay: float = eqx.field(static=True)
+    momentum: float = eqx.field(static=True)
+    eps: float = eqx.field(static=True)
+    clip: float | None = eqx.field(static=True)
 
     def __init__(
         self,
@@ -139,11 +161,14 @@ class RMSprop(AbstractFirstOrder):
         eps: float = 1e-8,
         clip: float | None = None,
     ):
-        _check_share(decay, "decay")
-        _check_share(momentum, "momentum")
-        self.rate, eps = checked_rate(rate), _above_zero(eps)
-        transform = optax.rmsprop(self.rate, decay, eps, eps_in_sqrt=False, momentum=momentum or None)
-        self.transform = _clipped(transform, clip)
+        self.rate, self.clip, self.eps = checked_rate(rate), _checked_clip(clip), _above_zero(eps, "eps")
+        self.decay, self.momentum = _checked_share(decay, "decay"), _checked_share(momentum, "momentum")
+
+    def rule(self) -> optax.GradientTransformation:
+        # Optax's own RMSprop puts the rate into the momentum, which is another method once the rate changes
+        scale = optax.scale_by_rms(self.decay, self.eps, eps_in_sqrt=False)
+        momentum = optax.trace(self.momentum) if self.momentum else optax.identity()
+        return optax.chain(scale, momentum, optax.scale_by_learning_rate(_known(self.rate)))
 
 
 class Adam(AbstractFirstOrder):
@@ -158,13 +183,19 @@ class Adam(AbstractFirstOrder):
     >>> optimizer = Adam(1e-3)
     """
 
-    transform: optax.GradientTransformation = eqx.field(static=True)
     rate: Rate | None = eqx.field(static=True)
+    b1: float = eqx.field(static=True)
+    b2: float = eqx.field(static=True)
+    eps: float = eqx.field(static=True)
+    clip: float | None = eqx.field(static=True)
 
     def __init__(self, rate: Rate, *, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, clip: float | None = None):
         _check_moments(b1, b2, eps)
-        self.rate = checked_rate(rate)
-        self.transform = _clipped(optax.adam(self.rate, b1, b2, eps), clip)
+        self.rate, self.clip = checked_rate(rate), _checked_clip(clip)
+        self.b1, self.b2, self.eps = b1, b2, eps
+
+    def rule(self) -> optax.GradientTransformation:
+        return optax.adam(_known(self.rate), self.b1, self.b2, self.eps)
 
 
 class AdamW(AbstractFirstOrder):
@@ -178,8 +209,12 @@ class AdamW(AbstractFirstOrder):
     >>> optimizer = AdamW(1e-3, decay=1e-2)
     """
 
-    transform: optax.GradientTransformation = eqx.field(static=True)
     rate: Rate | None = eqx.field(static=True)
+    decay: float = eqx.field(static=True)
+    b1: float = eqx.field(static=True)
+    b2: float = eqx.field(static=True)
+    eps: float = eqx.field(static=True)
+    clip: float | None = eqx.field(static=True)
 
     def __init__(
         self,
@@ -194,8 +229,11 @@ class AdamW(AbstractFirstOrder):
         if not (isinstance(decay, int | float) and 0 <= decay < float("inf")):
             raise UserError(f"weight decay must be a number not below 0, not {decay!r}")
         _check_moments(b1, b2, eps)
-        self.rate = checked_rate(rate)
-        self.transform = _clipped(optax.adamw(self.rate, b1, b2, eps, weight_decay=decay), clip)
+        self.rate, self.clip = checked_rate(rate), _checked_clip(clip)
+        self.decay, self.b1, self.b2, self.eps = decay, b1, b2, eps
+
+    def rule(self) -> optax.GradientTransformation:
+        return optax.adamw(_known(self.rate), self.b1, self.b2, self.eps, weight_decay=self.decay)
 
 
 class Muon(AbstractFirstOrder):
@@ -212,13 +250,21 @@ class Muon(AbstractFirstOrder):
     >>> optimizer = Muon(0.02)
     """
 
-    transform: optax.GradientTransformation = eqx.field(static=True)
     rate: Rate | None = eqx.field(static=True)
+    momentum: float = eqx.field(static=True)
+    clip: float | None = eqx.field(static=True)
 
     def __init__(self, rate: Rate, *, momentum: float = 0.95, clip: float | None = None):
-        _check_share(momentum, "momentum")
-        self.rate = checked_rate(rate)
-        self.transform = _clipped(contrib.muon(self.rate, beta=momentum), clip)
+        self.rate, self.clip = checked_rate(rate), _checked_clip(clip)
+        self.momentum = _checked_share(momentum, "momentum")
+
+    def rule(self) -> optax.GradientTransformation:
+        return contrib.muon(_known(self.rate), beta=self.momentum)
+
+
+def _known(rate: Rate | None) -> Rate:
+    assert rate is not None, "every optimizer but a bare transform knows its rate"
+    return rate
 
 
 def _zeros(params: Params) -> Params:
@@ -231,12 +277,8 @@ def _divided_by_root(eps: float, updates: Params, state: Params, params: Params 
     return jax.tree.map(lambda g, total: g / (jnp.sqrt(total) + eps), updates, squares), squares
 
 
-def _clipped(transform: optax.GradientTransformation, clip: float | None) -> optax.GradientTransformation:
-    if clip is None:
-        return transform
-    if not (isinstance(clip, int | float) and 0 < clip < float("inf")):
-        raise UserError(f"the clipping norm must be a number above 0, not {clip!r}")
-    return optax.chain(optax.clip_by_global_norm(clip), transform)
+def _checked_clip(clip: float | None) -> float | None:
+    return None if clip is None else _above_zero(clip, "the clipping norm")
 
 
 def _check_moments(b1: float, b2: float, eps: float) -> None:
@@ -245,12 +287,13 @@ def _check_moments(b1: float, b2: float, eps: float) -> None:
         raise UserError(f"b1 and b2 must be at least 0 and below 1, eps not below 0, not {b1!r}, {b2!r} and {eps!r}")
 
 
-def _check_share(value: float, what: str) -> None:
+def _checked_share(value: float, what: str) -> float:
     if not (isinstance(value, int | float) and 0 <= value < 1):
         raise UserError(f"{what} must be at least 0 and below 1, not {value!r}")
+    return float(value)
 
 
-def _above_zero(eps: float) -> float:
-    if not (isinstance(eps, int | float) and 0 < eps < float("inf")):
-        raise UserError(f"eps must be a number above 0, not {eps!r}")
-    return float(eps)
+def _above_zero(value: float, what: str) -> float:
+    if not (isinstance(value, int | float) and 0 < value < float("inf")):
+        raise UserError(f"{what} must be a number above 0, not {value!r}")
+    return float(value)

@@ -63,10 +63,12 @@ class LevenbergMarquardt(AbstractOptimizer):
     iterations: int = eqx.field(static=True)
 
     def __init__(self, *, damping: float = 1e-3, dense: bool | None = None, iterations: int = 50):
-        if not 0 < damping < float("inf"):
+        if not (isinstance(damping, int | float) and 0 < damping < float("inf")):
             raise UserError(f"the damping must be a number above 0, not {damping!r}")
         if isinstance(iterations, bool) or not (isinstance(iterations, int) and iterations >= 1):
             raise UserError(f"conjugate gradients need at least 1 iteration, not {iterations!r}")
+        if not (dense is None or isinstance(dense, bool)):
+            raise UserError(f"dense is True, False, or None for a choice by size, not {dense!r}")
         self.damping, self.dense, self.iterations = damping, dense, iterations
 
     def init(self, problem: Problem, params: Params, key: Key) -> LMState:

@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from thalweg.errors import UserError, kind_of
 from thalweg.objective.problem import Evaluation, Problem
 from thalweg.types import Key, Params, PyTree, Scalar
 
@@ -81,6 +82,21 @@ class AbstractOptimizer(eqx.Module):
     def descends(self) -> bool:
         """Whether the objective is meant to fall, so that a verdict may rest on it. In a game it is not."""
         return True
+
+
+def checked_optimizer(optimizer: Any, where: str) -> AbstractOptimizer:
+    """An optimizer as given.
+
+    Raises:
+        UserError: it is none, for instance a class that was not called.
+    """
+    if isinstance(optimizer, AbstractOptimizer):
+        return optimizer
+    raise UserError(
+        f"an optimizer is needed, not {kind_of(optimizer)}",
+        where=where,
+        remedy="Adam(1e-3), for instance; wrap an Optax transform: FirstOrder(optax.…).",
+    )
 
 
 def going() -> Scalar:

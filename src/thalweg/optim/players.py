@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from thalweg.errors import UserError
 from thalweg.objective.partition import running_statistics
 from thalweg.objective.problem import Problem
-from thalweg.optim.optimizer import AbstractOptimizer, Ended, StepInfo, select
+from thalweg.optim.optimizer import AbstractOptimizer, Ended, StepInfo, checked_optimizer, select
 from thalweg.types import Key, Params, PyTree, Where
 
 
@@ -25,6 +25,9 @@ class Player(eqx.Module):
     optimizer: AbstractOptimizer
     where: Where = eqx.field(static=True)
     weights: Mapping[str, float] = eqx.field(static=True, default_factory=dict)
+
+    def __check_init__(self):
+        checked_optimizer(self.optimizer, "Player")
 
 
 class Players(AbstractOptimizer):
@@ -45,6 +48,8 @@ class Players(AbstractOptimizer):
 
     def __init__(self, players: Mapping[str, Player], cycle: Sequence[str]):
         self.players, self.cycle = dict(players), tuple(cycle)
+        if not self.players:
+            raise UserError("a game needs at least one player", where="Players")
         if set(self.cycle) != set(self.players):
             raise UserError(
                 f"the cycle {self.cycle} does not give every player a turn", where=f"players {tuple(self.players)}"
@@ -90,6 +95,10 @@ class Players(AbstractOptimizer):
         ended = jnp.where(jnp.any(each == int(Ended.FAILED)), jnp.int32(Ended.FAILED), jnp.min(each))
         model_state = None if last.model_state is None else running_statistics(problem.static)
         return params, state, StepInfo(last.total, last.parts, True, model_state, ended, figures)
+
+    def check_steps(self, steps: int) -> None:
+        for name, player in self.players.items():
+            player.optimizer.check_steps(steps * self.cycle.count(name))  # a step of the game is a whole cycle
 
     @property
     def descends(self) -> bool:

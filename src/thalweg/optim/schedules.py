@@ -26,6 +26,9 @@ class AbstractSchedule(abc.ABC):
         return None
 
 
+LOOKS = 17
+"""Steps at which a function that is a rate is looked at before a phase."""
+
 Rate = float | Callable[[Any], Any]
 """A learning rate: a number above 0, a schedule, or any function of the step."""
 
@@ -158,9 +161,10 @@ class OneCycle(AbstractSchedule):
 
     def __post_init__(self):
         _check_rates(rate=self.rate, start=self.start, end=self.end)
+        _check_steps(steps=self.steps)
         if self.steps < 2:
             raise UserError(f"a cycle needs at least 2 steps, not {self.steps!r}", where="OneCycle(steps=…)")
-        if not 0 < self.warm < 1:
+        if not (isinstance(self.warm, int | float) and 0 < self.warm < 1):
             raise UserError(f"warm must lie between 0 and 1, not {self.warm!r}", where="OneCycle(warm=…)")
 
     def __call__(self, step: Any) -> Any:
@@ -241,7 +245,7 @@ class ExpRange(AbstractSchedule):
 
     def __post_init__(self):
         _check_cycle(self.low, self.high, self.half)
-        if not 0 < self.decay <= 1:
+        if not (isinstance(self.decay, int | float) and 0 < self.decay <= 1):
             raise UserError(f"decay must be above 0 and at most 1, not {self.decay!r}", where="ExpRange(decay=…)")
 
     def __call__(self, step: Any) -> Any:
@@ -288,17 +292,21 @@ def checked_rate(rate: Any, name: str = "learning rate") -> Rate:
         UserError: it is none, or its rates at the first steps are not finite or below 0.
     """
     if callable(rate):
-        with jax.numpy_dtype_promotion("standard"):  # somebody else's schedule mixes types
-            found = np.asarray([np.asarray(rate(step)) for step in (0, 1)])
-        if found.shape != (2,) or not np.isfinite(found).all() or (found < 0).any():
-            raise UserError(
-                f"a schedule must answer a step with one rate, at least 0, not {found.tolist()} at steps 0 and 1",
-                where=name,
-            )
+        _check_rates_at(rate, [0, 1], name)
         return rate
     if isinstance(rate, bool) or not (isinstance(rate, int | float | np.number) and 0 < rate < float("inf")):
         raise UserError(f"the {name} must be a number above 0, not {rate!r}", remedy="A common start is 1e-3.")
     return float(rate)
+
+
+def _check_rates_at(rate: Callable[[Any], Any], steps: list[int], name: str = "learning rate") -> None:
+    """Somebody else's schedule, looked at here and there: a negative rate would climb."""
+    for step in steps:
+        with jax.numpy_dtype_promotion("standard"):  # it may mix types
+            found = np.asarray(rate(step))
+        if found.shape != () or not np.isfinite(found) or found < 0:
+            answer = f"{found.tolist()} at step {step:,}"
+            raise UserError(f"a schedule must answer each step with one finite rate, at least 0: {answer}", where=name)
 
 
 def rate_at(rate: Rate, step: Any) -> jax.Array:
@@ -307,11 +315,13 @@ def rate_at(rate: Rate, step: Any) -> jax.Array:
 
 
 def check_length(rate: Rate | None, steps: int) -> None:
-    """Refuse a schedule that `steps` would cut off.
+    """Refuse a schedule that `steps` would cut off, or a function that is no rate at some of them.
 
     Raises:
-        UserError: the schedule is longer.
+        UserError: the schedule is longer, or the function's rate is negative or not finite.
     """
+    if callable(rate) and not isinstance(rate, AbstractSchedule):
+        _check_rates_at(rate, np.unique(np.linspace(0, steps - 1, LOOKS).astype(int)).tolist())
     length = rate.length if isinstance(rate, AbstractSchedule) else None
     if length is not None and length > steps:
         raise UserError(

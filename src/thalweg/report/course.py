@@ -182,7 +182,7 @@ def _parts(rows: training.Rows, number: int, steps: str) -> Drawing | None:
     terms = {one.removeprefix("norm/"): _last(rows, "PartGradients", one) for one in names}
     against = [term for term in terms if _seen(rows, "instruments", "PartGradients", f"cosine/{term}") is not None
                and _last(rows, "PartGradients", f"cosine/{term}") < 0]  # fmt: skip
-    told = f" At the last look the step makes {joined(against)} worse." if against else ""
+    told = f" At the last look the gradient of all points uphill for {joined(against)}." if against else ""
     return drawing(
         partial(instruments.part_norms, rows=rows),
         name=f"parts-{number}",

@@ -1,12 +1,14 @@
 """Measured conditions that end a phase, for each member of a batch of runs on its own."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, ClassVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 
-from thalweg.errors import UserError
+from thalweg.errors import UserError, kind_of
 from thalweg.objective import Problem, gradient_signal, signal_over_noise
 from thalweg.types import Key, Params, PyTree, Scalar
 
@@ -37,8 +39,8 @@ class AbstractCondition(eqx.Module):
     every: eqx.AbstractVar[int]
     needs_validation: ClassVar[bool] = False
 
-    def init(self) -> PyTree:
-        """The condition's moving state."""
+    def init(self, dtype: Any) -> PyTree:
+        """The condition's moving state; figures of the objective are kept in its own floating type."""
         return None
 
     def check(
@@ -59,6 +61,10 @@ class LossBelow(AbstractCondition):
     level: float
     every: int = eqx.field(static=True, default=100, kw_only=True)
 
+    def __check_init__(self):
+        if not (isinstance(self.level, int | float) and self.level == self.level):
+            raise UserError(f"the level must be a number, not {self.level!r}", where="LossBelow")
+
     def check(self, problem, params, monitor, state, key):
         return state, monitor.total < self.level, {"total": monitor.total}
 
@@ -76,8 +82,16 @@ class Plateau(AbstractCondition):
     improvement: float = 1e-3
     every: int = eqx.field(static=True, default=100, kw_only=True)
 
-    def init(self) -> PyTree:
-        return jnp.asarray(jnp.inf, jnp.float32), jnp.zeros((), jnp.int32)
+    def __check_init__(self):
+        if isinstance(self.patience, bool) or not (isinstance(self.patience, int) and self.patience >= 1):
+            raise UserError(f"patience is a whole number of looks, at least 1, not {self.patience!r}", where="Plateau")
+        if not (isinstance(self.improvement, int | float) and 0 <= self.improvement < float("inf")):
+            raise UserError(
+                f"the improvement must be a number of at least 0, not {self.improvement!r}", where="Plateau"
+            )
+
+    def init(self, dtype: Any) -> PyTree:
+        return jnp.asarray(jnp.inf, dtype), jnp.zeros((), jnp.int32)
 
     def check(self, problem, params, monitor, state, key):
         best, looks = state
@@ -100,6 +114,10 @@ class NoImprovement(AbstractCondition):
     every: int = eqx.field(static=True, default=100, kw_only=True)
     needs_validation: ClassVar[bool] = True
 
+    def __check_init__(self):
+        if isinstance(self.steps, bool) or not (isinstance(self.steps, int) and self.steps >= 1):
+            raise UserError(f"steps is a whole number, at least 1, not {self.steps!r}", where="NoImprovement")
+
     def check(self, problem, params, monitor, state, key):
         figures = {"validation": monitor.validation, "best": monitor.validation_best, "since": monitor.since_best}
         return state, monitor.since_best >= self.steps, figures
@@ -116,8 +134,22 @@ class When(AbstractCondition):
     predicate: Callable[[Monitor], Any] = eqx.field(static=True)
     every: int = eqx.field(static=True, default=100, kw_only=True)
 
+    def __check_init__(self):
+        if not callable(self.predicate):
+            raise UserError(f"a predicate is a function of a Monitor, not {kind_of(self.predicate)}", where="When")
+
     def check(self, problem, params, monitor, state, key):
-        return state, self.predicate(monitor), {"total": monitor.total}
+        try:
+            met = self.predicate(monitor)
+        except jax.errors.TracerBoolConversionError as error:
+            remedy = "It is compiled: write & for `and`, | for `or`, ~ for `not`, jnp.where for `if`."
+            raise UserError("the predicate asks whether a traced value is true", where="When", remedy=remedy) from error
+        except AttributeError as error:
+            if error.obj is not monitor:
+                raise
+            names = ", ".join(field.name for field in dataclasses.fields(Monitor))
+            raise UserError(f"a Monitor has no {error.name!r}", where="When", remedy=f"It has {names}.") from error
+        return state, met, {"total": monitor.total}
 
 
 class SignalToNoise(AbstractCondition):
@@ -150,8 +182,8 @@ class SignalToNoise(AbstractCondition):
             raise UserError(f"memory must be at least 0 and below 1, not {memory!r}", where="SignalToNoise(memory=…)")
         self.above, self.batch, self.memory, self.every = float(above), batch, float(memory), every
 
-    def init(self) -> PyTree:
-        return jnp.zeros((), jnp.float32), jnp.zeros((), jnp.float32)
+    def init(self, dtype: Any) -> PyTree:
+        return jnp.zeros((), dtype), jnp.zeros((), dtype)
 
     def check(self, problem, params, monitor, state, key):
         found = gradient_signal(problem, params)

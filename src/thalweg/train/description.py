@@ -14,7 +14,7 @@ def described(thing: Any) -> str:
 
     >>> from thalweg.optim import Adam, Cosine
     >>> described(Adam(Cosine(1e-3, 100)))
-    'Adam(rate=Cosine(rate=0.001, steps=100, last=0.0))'
+    'Adam(rate=Cosine(rate=0.001, steps=100, last=0.0), b1=0.9, b2=0.999, eps=1e-08, clip=None)'
     """
     if isinstance(thing, type) or thing is None or isinstance(thing, str | bool | int | float):
         return repr(thing)

@@ -9,7 +9,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from thalweg.errors import RunError, ThalwegError, UserError
+from thalweg.errors import RunError, ThalwegError, UserError, kind_of
 from thalweg.objective import Objective
 from thalweg.train.callbacks import Callback
 from thalweg.train.course import walk_program
@@ -18,7 +18,7 @@ from thalweg.train.interrupts import Interrupts
 from thalweg.train.journal import Journal, checked_name
 from thalweg.train.members import Layout, Mode, automatic_layout
 from thalweg.train.phases import Choices
-from thalweg.train.program import Phase, floating_dtype, kind_of
+from thalweg.train.program import Phase, floating_dtype
 from thalweg.train.record import RunDirectory
 from thalweg.train.verdict import Status, Verdict
 from thalweg.types import PyTree

@@ -82,14 +82,16 @@ class Activations(AbstractInstrument):
         figures = {}
         for name, output in zip(passes.names, passes.forward(None), strict=True):
             figures[f"mean_square/{name}"] = jnp.mean(jnp.square(output))
-            figures[f"dead/{name}"] = jnp.mean(jnp.all(output == 0, axis=0).astype(output.dtype))
+            silent = jnp.all(output == 0, axis=tuple(range(output.ndim - 1)))  # a unit: a place on the last axis
+            figures[f"dead/{name}"] = jnp.mean(silent.astype(output.dtype))
         return figures
 
 
 class PartGradients(AbstractInstrument):
     """Norm of each term's weighted gradient, and its cosine with the gradient of all: which term pulls, and where to.
 
-    Figures: "norm/TERM" and "cosine/TERM". A cosine below 0 is a term that the step makes worse.
+    Figures: "norm/TERM" and "cosine/TERM". A cosine below 0 is a term that a small step down the whole gradient makes
+    worse; what another optimizer's step does to it may differ.
 
     >>> instrument = PartGradients()
     """

@@ -7,7 +7,7 @@ from typing import Any
 from thalweg.errors import UserError
 from thalweg.train.callbacks import Callback
 
-UNTOLD = ("fit", "phase", "step", "run_step", "count")
+UNTOLD = ("fit", "step", "run_step")
 """Of a row what is its place, or bookkeeping, and no figure."""
 
 
@@ -35,7 +35,7 @@ def scalars(row: Mapping[str, Any]) -> dict[str, float]:
             found[name] = float(value)
 
     for name, value in row.items():
-        if name == "phase" or name not in UNTOLD:
+        if name not in UNTOLD:
             gather(name, value)
     return found
 
@@ -54,8 +54,8 @@ class TensorBoardLogger(Callback):
     """Every logged row as scalars that TensorBoard shows. Needs the extra `tensorboard` (tensorboardX).
 
     Args:
-        folder: of the event files; made if it is not there. Resumed, what TensorBoard shows from the restored step on
-            is replaced.
+        folder: of the event files, a folder for each fit; made if it is not there. Resumed, what TensorBoard shows
+            from the restored step on is replaced.
     Raises:
         UserError: tensorboardX is not installed, or the folder cannot be written.
 
@@ -69,7 +69,9 @@ class TensorBoardLogger(Callback):
         except ImportError as error:
             remedy = "pip install 'thalweg[tensorboard]'."
             raise UserError("TensorBoardLogger needs the package tensorboardX", remedy=remedy) from error
-        self.folder, self._make, self._writer, self._last = Path(folder), SummaryWriter, None, None
+        self.folder, self._make = Path(folder), SummaryWriter
+        self._writers: dict[str, Any] = {}
+        self._last: Mapping[str, Any] | None = None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -79,17 +81,20 @@ class TensorBoardLogger(Callback):
         if row is None or row is self._last:
             return
         self._last = row
-        at = step_of(row)
-        if self._writer is None:
-            self._writer = self._make(str(self.folder), purge_step=at)
         for name, value in scalars(row).items():
-            self._writer.add_scalar(name, value, at)
+            self._writer(row).add_scalar(name, value, step_of(row))
 
     def decision(self, row: Mapping[str, Any]) -> None:
-        if self._writer is not None:
-            self._writer.add_text("decisions", str(row["what"]), int(row["step"]))
+        self._writer(row).add_text("decisions", str(row["what"]), step_of(row))
 
     def end(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        for writer in self._writers.values():
+            writer.close()
+        self._writers.clear()
+
+    def _writer(self, row: Mapping[str, Any]) -> Any:
+        """Of the row's fit: each has a folder of its own, since each counts its steps from 0."""
+        name = str(row["fit"])
+        if name not in self._writers:
+            self._writers[name] = self._make(str(self.folder / name), purge_step=step_of(row))
+        return self._writers[name]

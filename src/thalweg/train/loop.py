@@ -161,7 +161,6 @@ class PhaseRun:
         cadence, step, over = self.cadence, position.step, position.step >= steps
         due = lambda every: every > 0 and step % every == 0
         found: dict[str, Any] = {}
-        measured = {name: self._rare(name, position) for name, every in cadence.measure.items() if due(every) or over}
         if due(cadence.validate) or (cadence.validate and over):
             self.validation = self._rare("validate", position)
         if due(cadence.check):
@@ -171,12 +170,23 @@ class PhaseRun:
             found = self._rare("refresh", position)
             self._rare("renew", position, 0)
             self.streams.follow(self.members)
+        over = over or self._all_end(position)
+        measured = {name: self._rare(name, position) for name, every in cadence.measure.items() if due(every) or over}
         looks = (cadence.log, cadence.check, cadence.refresh, cadence.validate)
         if not (any(map(due, looks)) or over):
             return None
         row = self._log(position, found, measured)
         self._settle(position)
         return row
+
+    def _all_end(self, position: Position) -> bool:
+        """Whether no member will go on after this look."""
+        read = lambda s: {"held": s.held, "ended": s.tally.ended, "bad_step": s.tally.bad_step}
+        seen = self.members.read(read)
+        ends = seen["held"] | (seen["bad_step"] != NEVER)
+        if not self.walk.moves:
+            ends = ends | (seen["ended"] != int(Ended.GOING))
+        return bool(ends[position.going].all())
 
     def _settle(self, position: Position) -> None:
         """Hold the members for whom the phase is over, and say why."""
@@ -237,7 +247,8 @@ class PhaseRun:
         if members:
             who = "" if self.journal.single else f" for member {', '.join(map(str, members))}"
             what = f"{why}{who}: phase {position.phase + 1} ends"
-            self.journal.decision(position.phase, position.step, what, figures)
+            steps = {"run_step": self.members.read(lambda state: state.step)}
+            self.journal.decision(position.phase, position.step, what, steps | dict(figures))
 
 
 def _on_host(leaf: jax.Array) -> Any:

@@ -9,6 +9,7 @@ import numpy as np
 from thalweg.errors import UserError
 from thalweg.objective import trainable
 from thalweg.optim import AbstractOptimizer
+from thalweg.optim.optimizer import checked_optimizer
 from thalweg.train.conditions import AbstractCondition
 from thalweg.types import Where
 
@@ -46,11 +47,7 @@ class Phase(eqx.Module):
         where: Where = trainable,
         precision: Any = None,
     ):
-        if not isinstance(optimizer, AbstractOptimizer):
-            raise UserError(
-                f"a phase needs an optimizer, not {kind_of(optimizer)}",
-                remedy="Adam(1e-3), for instance; wrap an Optax transform: FirstOrder(optax.…).",
-            )
+        checked_optimizer(optimizer, "Phase")
         _check_count(steps, 1, "a phase's steps", "Give the most steps that the phase may take.")
         if not (until is None or isinstance(until, AbstractCondition)):
             raise UserError(
@@ -82,11 +79,6 @@ def floating_dtype(precision: Any) -> np.dtype:
             f"precision must be a floating-point type, not {precision!r}", remedy="jnp.float32 or jnp.float64."
         )
     return dtype
-
-
-def kind_of(value: Any) -> str:
-    """What a value is, for somebody who forgot to call a class."""
-    return f"the class {value.__name__} itself" if isinstance(value, type) else type(value).__name__
 
 
 def _check_count(value: Any, least: int, what: str, remedy: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from thalweg.errors import UserError
+from thalweg.errors import UserError, kind_of
 from thalweg.objective import Objective
 from thalweg.optim import AbstractOptimizer
 from thalweg.train.fit import fit
@@ -85,17 +85,28 @@ def range_test(
     for name, value in (("low", low), ("high", high)):
         if isinstance(value, bool) or not (isinstance(value, int | float) and 0 < value < float("inf")):
             raise UserError(f"{name} must be a rate above 0, not {value!r}", where="range_test")
+    if isinstance(optimizer, AbstractOptimizer) or not callable(optimizer):
+        raise UserError(
+            f"range_test needs a function of the rate, not {kind_of(optimizer)}",
+            remedy="Adam itself, or lambda rate: SGD(rate, momentum=0.9).",
+        )
     if low >= high:
         raise UserError(f"the lowest rate, {low:g}, is not below the highest, {high:g}", where="range_test")
     if isinstance(steps, bool) or not (isinstance(steps, int) and steps >= 20):
         raise UserError(f"a range test needs at least 20 steps, not {steps!r}", where="range_test")
-    if not 0 <= smoothing < 1:
+    if not (isinstance(smoothing, int | float) and 0 <= smoothing < 1):
         raise UserError(f"smoothing must be at least 0 and below 1, not {smoothing!r}", where="range_test")
     growth = (high / low) ** (1 / (steps - 1))
     walking = optimizer(lambda step: low * growth**step)
     found = fit(
         model, objective, Phase(walking, steps), seed=seed, precision=precision, log_every=1, raise_failures=False
     )
+    if "rate" not in found.rows[0]["figures"]:
+        raise UserError(
+            f"no learning rate is known of {type(walking).__name__}, so the rates tried say nothing",
+            where="range_test",
+            remedy="Use SGD, Adam or another of thalweg's first-order optimizers.",
+        )
     seen = np.array([row["total"] for row in found.rows], float)
     return judged(low * growth ** np.arange(len(seen)), seen, smoothing)
 

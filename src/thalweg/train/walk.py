@@ -140,7 +140,7 @@ class Walk:
             state.model_state,
             optimizer,
             state.objective,
-            None if until is None else until.init(),
+            None if until is None else until.init(state.tally.total.dtype),
             state.tally,
             state.best,
             state.key,
