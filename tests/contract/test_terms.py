@@ -26,6 +26,7 @@ from thalweg.losses import (
     LogitNormalNLL,
     LogNormalNLL,
     LogNormalSurvival,
+    MaskedSquaredError,
     NegativeBinomialNLL,
     PoissonNLL,
     Quantile,
@@ -80,6 +81,7 @@ def heads(n):
 # loss, model, targets
 LOSSES = {
     SquaredError: (SquaredError(), scalar(), REAL),
+    MaskedSquaredError: (MaskedSquaredError(0.5), vector(2), (X[:, :2], X[:, :2] > 0)),
     AbsoluteError: (AbsoluteError(), scalar(), REAL),
     Huber: (Huber(1.0), scalar(), REAL),
     Quantile: (Quantile((0.1, 0.9)), vector(2), REAL),
@@ -202,4 +204,4 @@ def test_the_registries_hold_every_public_loss_and_term():
 
     assert public(thalweg.losses, AbstractLoss) == set(LOSSES)
     assert {kind.__name__ for kind in public(thalweg.objective, AbstractTerm)} == {name.split(",")[0] for name in TERMS}
-    assert {kind for kind in LOSSES if issubclass(kind, AbstractLeastSquares)} == {SquaredError}
+    assert {kind for kind in LOSSES if issubclass(kind, AbstractLeastSquares)} == {SquaredError, MaskedSquaredError}

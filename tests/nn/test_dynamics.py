@@ -11,6 +11,7 @@ from scipy.linalg import expm
 
 from thalweg import nn
 from thalweg.errors import UserError
+from thalweg.losses import MaskedSquaredError
 from thalweg.nn import NeuralODE, Trajectory
 from thalweg.objective import Objective, Supervised
 from thalweg.optim import Adam, LevenbergMarquardt
@@ -180,7 +181,7 @@ def test_a_fit_recovers_a_linear_field_and_the_unknown_starts():
     with jax.enable_x64(True):
         guess = nn.InitialStates(jnp.asarray(np.stack([np.nan_to_num(v[0]) for v in values])))
         model = NeuralODE(Linear(jnp.array([[-1.0, 0.5], [-0.5, -1.0]])), initial=guess, rtol=1e-6, atol=1e-8)
-    objective = Objective(data=Supervised(x, y, loss=nn.MaskedSquaredError(0.01)))
+    objective = Objective(data=Supervised(x, y, loss=MaskedSquaredError(0.01)))
     fitted = fit(model, objective, Phase(LevenbergMarquardt(), 40))
     assert fitted.verdict.status is Status.CONVERGED
     # Some 170 values with noise 0.01 on order-one signals over 4 time units: standard errors near 0.01 / √170 / 1 ≈
@@ -194,7 +195,7 @@ def test_what_is_missing_has_no_influence():
     _, times, values, starts = spirals(n=3)
     x, (y, mask) = nn.stack_trajectories(times, values, initial=starts)
     model = NeuralODE(nn.NeuralField(network(dtype=jnp.float32)))
-    loss = nn.MaskedSquaredError([0.5, 2.0])
+    loss = MaskedSquaredError([0.5, 2.0])
     x = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), x)
 
     @eqx.filter_jit
@@ -263,7 +264,7 @@ def test_a_field_that_explodes_ends_a_fit_as_diverged():
     x, y = nn.stack_trajectories([[0.0, 0.3, 1.0]], [[[1.0], [1.1], [1.2]]], initial=[[1.0]])
     assert "step-limit" in [finding.name for finding in model.findings(jax.tree.map(np.float32, x))]
     assert np.isfinite(model(Trajectory([1.0], [0.0, 0.3, 1.0]))).all()
-    objective = Objective(data=Supervised(x, y, loss=nn.MaskedSquaredError()))
+    objective = Objective(data=Supervised(x, y, loss=MaskedSquaredError()))
     fitted = fit(model, objective, Phase(Adam(1e-2), 20), raise_failures=False)
     assert fitted.verdict.status is Status.DIVERGED
     assert "'data'" in fitted.verdict.evidence
@@ -301,8 +302,8 @@ OK = [[1.0], [2.0], [3.0]]
         (lambda: nn.stack_trajectories([[0.0, 1.0]], [OK]), "values of shape (3, 1)"),
         (lambda: nn.stack_trajectories([[0.0, 1.0, 2.0]], [OK, OK]), "1 arrays of times for 2"),
         (lambda: nn.stack_trajectories([[0.0, 1.0, 2.0]], [OK], initial=[1.0]), "initial states of shape (1,)"),
-        (lambda: nn.MaskedSquaredError(0.0), "scale 0.0"),
-        (lambda: nn.MaskedSquaredError()(jnp.ones((2, 1)), (jnp.ones((2, 2)), jnp.ones((2, 2)))), "shape (2, 1)"),
+        (lambda: MaskedSquaredError(0.0), "scale 0.0"),
+        (lambda: MaskedSquaredError()(jnp.ones((2, 1)), (jnp.ones((2, 2)), jnp.ones((2, 2)))), "shape (2, 1)"),
         (lambda: nn.InitialStates([[np.nan]]), "initial states"),
         (lambda: nn.InitialStates([[1.0]])(0.5), "number"),
         (lambda: NeuralODE(STIFF, rtol=0.0), "rtol=0.0"),

@@ -275,3 +275,31 @@ def test_a_game_is_not_judged_by_its_value() -> None:
 
 def test_traces_can_be_replaced() -> None:
     assert judge(replace(trace(np.ones(N)), condition_met=True)).status is Status.CONVERGED
+
+
+class Doubtful(eqx.Module):
+    """A line that has something to say of itself."""
+
+    slope: jax.Array
+
+    def __call__(self, x: jax.Array, *, key: Any = None) -> jax.Array:
+        return self.slope * x
+
+    def findings(self, x: jax.Array) -> tuple[Finding, ...]:
+        return (Finding("step-limit", f"{len(x)} answers were not finished", "Allow more steps."),)
+
+
+def test_what_a_model_says_of_its_answers_is_in_the_verdict() -> None:
+    x = np.linspace(-1, 1, 8)[:, None]
+    data = Supervised(x, 2 * x, loss=squared_error)
+    found = fit(Doubtful(jnp.ones(1)), Objective(data=data, again=data), Phase(Adam(1e-2), 20))
+    assert [one.name for one in found.verdict.findings].count("step-limit") == 1
+    assert "8 answers" in found.verdict.findings[-1].evidence
+
+
+def test_the_same_answer_to_the_same_input_is_no_trivial_solution() -> None:
+    replicates = np.ones((8, 1))
+    y = 2 + 0.1 * np.random.default_rng(0).normal(size=(8, 1))
+    data = Supervised(replicates, y, loss=squared_error)
+    found = fit(Doubtful(jnp.ones(1)), Objective(data=data), Phase(Adam(1e-1), 100))
+    assert found.verdict.status is not Status.TRIVIAL_SOLUTION

@@ -12,6 +12,7 @@ from thalweg.losses.counts import negative_binomial_nll as negative_binomial_nll
 from thalweg.losses.counts import poisson_nll as poisson_nll
 from thalweg.losses.loss import AbstractLeastSquares as AbstractLeastSquares
 from thalweg.losses.loss import AbstractLoss as AbstractLoss
+from thalweg.losses.masked import MaskedSquaredError as MaskedSquaredError
 from thalweg.losses.regression import FixedGaussianNLL as FixedGaussianNLL
 from thalweg.losses.regression import GaussianNLL as GaussianNLL
 from thalweg.losses.regression import LogitNormalNLL as LogitNormalNLL

@@ -53,7 +53,6 @@ from thalweg.nn.statistics import has_running_statistics as has_running_statisti
 from thalweg.nn.statistics import training_call as training_call
 from thalweg.nn.trajectories import AbstractInput as AbstractInput
 from thalweg.nn.trajectories import LinearInput as LinearInput
-from thalweg.nn.trajectories import MaskedSquaredError as MaskedSquaredError
 from thalweg.nn.trajectories import StepInput as StepInput
 from thalweg.nn.trajectories import Trajectory as Trajectory
 from thalweg.nn.trajectories import stack_trajectories as stack_trajectories

@@ -185,45 +185,6 @@ def stack_trajectories(
     return Trajectory(start, filled, None if drives is None else _stacked(drives)), (found, mask)
 
 
-class MaskedSquaredError(eqx.Module):
-    """Σ ((output - target) / scale)² over what was measured: a least-squares loss, for targets (values, mask).
-
-    Args:
-        scale: standard deviation of the noise, > 0, in the units of the values; one number, or one for each component.
-    Raises:
-        UserError: a scale that is not positive; at the call, shapes that differ.
-
-    >>> loss = MaskedSquaredError()
-    >>> loss(jnp.array([[1.0], [5.0]]), (jnp.array([[3.0], [0.0]]), jnp.array([[True], [False]])))
-    Array(4., dtype=float32)
-    """
-
-    scale: float | tuple[float, ...] = eqx.field(static=True)
-
-    def __init__(self, scale: float | Sequence[float] = 1.0):
-        given = np.asarray(scale, np.float64)
-        if given.ndim > 1 or not (np.isfinite(given) & (given > 0)).all():
-            raise UserError(f"scale {scale} of MaskedSquaredError", remedy="Give standard deviations > 0.")
-        self.scale = tuple(given.tolist()) if given.ndim else float(given)
-
-    def residual(self, output: jax.Array, target: tuple[jax.Array, jax.Array]) -> jax.Array:
-        """(T, d) against ((T, d), (T, d) booleans) to (T · d,): 0 where nothing was measured."""
-        values, mask = target
-        if not output.shape == values.shape == mask.shape:
-            raise UserError(
-                f"an output of shape {output.shape} against values of shape {values.shape} and a mask {mask.shape}",
-                where="MaskedSquaredError",
-                remedy="All must be (times, components) of one trajectory.",
-            )
-        known = jnp.where(mask, values, 0)  # what stands in a hole may be NaN
-        scale = jnp.asarray(self.scale, output.dtype)
-        return jnp.ravel(jnp.where(mask, (output - known.astype(output.dtype)) / scale, 0))
-
-    def __call__(self, output: jax.Array, target: tuple[jax.Array, jax.Array]) -> jax.Array:
-        """‖residual(output, target)‖², shape ()."""
-        return jnp.sum(jnp.square(self.residual(output, target)))
-
-
 def _array(values: Any) -> Any:
     """NumPy arrays stay: JAX would round 64 bits to 32 before a precision is known."""
     return values if isinstance(values, jax.Array) else np.asarray(values)

@@ -13,7 +13,7 @@ from thalweg.objective.keys import named_key
 from thalweg.objective.precision import cast
 from thalweg.objective.problem import Batch, ObjectiveState, Problem
 from thalweg.objective.term import AbstractTerm, Slope
-from thalweg.types import Key, Params, PyTree
+from thalweg.types import Finding, Key, Params, PyTree
 
 
 class Objective(eqx.Module):
@@ -76,6 +76,10 @@ class Objective(eqx.Module):
             if measured is not None:
                 found[name] = measured
         return found
+
+    def findings(self, model: PyTree) -> list[Finding]:
+        """What terms have to say of the model, each finding once."""
+        return list(dict.fromkeys(found for term in self.terms.values() for found in term.findings(model)))
 
     def init(self, key: Key) -> ObjectiveState:
         """The state before the first step."""

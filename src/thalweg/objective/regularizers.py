@@ -85,6 +85,9 @@ class L1(AbstractPenalty):
     7.0
     """
 
+    def __init__(self, weight: float | jax.Array, *, where: Where = kernels):
+        super().__init__(weight, where=where)
+
     def cost(self, array: jax.Array) -> Scalar:
         # |θ| with 0 as its subgradient at 0, where JAX's own is 1: what is exactly 0 stays there
         return jnp.sum(array * jax.lax.stop_gradient(jnp.sign(array)))
@@ -115,6 +118,9 @@ class L2(AbstractPenalty):
     >>> float(L2(0.1).batch_loss(model, Examples(None), None)[0])
     12.5
     """
+
+    def __init__(self, weight: float | jax.Array, *, where: Where = kernels):
+        super().__init__(weight, where=where)
 
     def cost(self, array: jax.Array) -> Scalar:
         return jnp.sum(array * array) / 2

@@ -16,7 +16,7 @@ from thalweg.objective.partition import running_statistics
 from thalweg.objective.precision import cast
 from thalweg.objective.sources import AbstractSource, Examples, Rows
 from thalweg.objective.term import AbstractTerm, map_examples, weighted_mean
-from thalweg.types import Key, PyTree, Scalar
+from thalweg.types import Finding, Key, PyTree, Scalar
 
 AXIS = "batch"
 
@@ -106,17 +106,31 @@ class Supervised(AbstractTerm):
         costs, state = jax.vmap(one, axis_name=AXIS, out_axes=(0, None))(examples.values, keys)
         return weighted_mean(costs, examples.weights), state
 
+    def findings(self, model: PyTree) -> tuple[Finding, ...]:
+        """What the model itself has to say of its answers, such as a solver that gave up."""
+        examples = self.source.few(SPREAD_EXAMPLES)
+        if examples is None or not callable(getattr(model, "findings", None)):
+            return ()
+        dtypes = [leaf.dtype for leaf in jax.tree.leaves(model) if eqx.is_inexact_array(leaf)]
+        x, _ = cast(examples.values, dtypes[0]) if dtypes else examples.values
+        return tuple(model.findings(x))
+
     def spread(self, model: PyTree) -> float | None:
         examples = self.source.few(SPREAD_EXAMPLES)
         if examples is None or examples.size < 2:
             return None
         dtypes = [leaf.dtype for leaf in jax.tree.leaves(model) if eqx.is_inexact_array(leaf)]
         x, y = cast(examples.values, dtypes[0]) if dtypes else examples.values
-        if not any(np.any(np.asarray(leaf) != np.asarray(leaf[:1])) for leaf in jax.tree.leaves(y)):
+        if not all(_differs(tree) for tree in (x, y)):  # like inputs have like outputs, and there is no fault in it
             return None
         outputs = jax.tree.leaves(_outputs(model, x))
         relative = [np.std(leaf, axis=0).max() / max(np.abs(leaf).max(), 1e-30) for leaf in map(np.asarray, outputs)]
         return float(max(relative))
+
+
+def _differs(tree: PyTree) -> bool:
+    """Whether any example differs from the first."""
+    return any(np.any(np.asarray(leaf) != np.asarray(leaf[:1])) for leaf in jax.tree.leaves(tree))
 
 
 @eqx.filter_jit

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from thalweg.errors import UserError
 from thalweg.objective.sources import AbstractSource, Examples
-from thalweg.types import Key, PyTree, Scalar
+from thalweg.types import Finding, Key, PyTree, Scalar
 
 
 class AbstractTerm(eqx.Module):
@@ -78,6 +78,10 @@ class AbstractTerm(eqx.Module):
     def inputs(self, values: PyTree) -> PyTree:
         """Of the source's examples, one or many, what the model itself is called with; None where that is not known."""
         return None
+
+    def findings(self, model: PyTree) -> tuple[Finding, ...]:
+        """What the verdict should say of the model on this term's examples; nothing by default."""
+        return ()
 
     # What the engine asks; a subclass rarely changes these.
 

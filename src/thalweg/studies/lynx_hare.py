@@ -80,7 +80,7 @@ def lynx_hare(settings: Settings, run: tw.Run) -> list[tw.Claim]:
     fitted = tw.fit_many(
         [hybrid(plain, settings.width, seed) for seed in seeds],
         tw.Objective(
-            pelts=tw.Supervised(x, y, loss=tw.nn.MaskedSquaredError(NOISE)),
+            pelts=tw.Supervised(x, y, loss=tw.losses.MaskedSquaredError(NOISE)),
             prior=tw.Residual(
                 lambda model, _: weights(model.field.correction.network) / settings.prior, np.zeros((1, 1))
             ),

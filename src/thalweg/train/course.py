@@ -240,7 +240,8 @@ class Course:
             validated=any("validation" in row for row in moved),
             violations=_violations(moved, pick),
         )
-        return judge(trace)
+        verdict = judge(trace)
+        return replace(verdict, findings=(*verdict.findings, *self.objective.findings(model)))
 
 
 Copies = Callable[[int], PyTree]
