@@ -4,6 +4,7 @@ from thalweg.figures import classification as classification
 from thalweg.figures import comparison as comparison
 from thalweg.figures import fields as fields
 from thalweg.figures import predictions as predictions
+from thalweg.figures import rates as rates
 from thalweg.figures import signals as signals
 from thalweg.figures import style as style
 from thalweg.figures import training as training
