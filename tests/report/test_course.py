@@ -71,13 +71,13 @@ def test_a_run_without_instruments_has_none_of_it(runs: dict[str, Path]) -> None
     assert re.search(r"learning rate</dt><dd>0\.003<", write_report(runs["number"]).read_text())
 
 
-def test_a_term_that_the_step_makes_worse_is_told(run: Path) -> None:
+def test_a_term_that_the_gradient_raises_is_told(run: Path) -> None:
     def against(row: dict[str, Any]) -> None:
         if parts := row.get("instruments", {}).get("PartGradients"):
             parts["cosine/motion"], parts["cosine/sensors"] = -0.5, 0.9
 
     rewrite(run, against)
-    assert "the step makes motion worse" in figures(run)["Gradient norm by term"][1]
+    assert "the gradient of all points uphill for motion" in figures(run)["Gradient norm by term"][1]
 
 
 def test_looks_without_a_finite_figure_are_left_out(run: Path) -> None:
