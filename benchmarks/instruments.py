@@ -1,8 +1,9 @@
 """What instruments cost: the same training with and without them, alternately.
 
-Digits (1,797 rows), 64-128-128-10, Adam, batch 32, float32. The seconds of 30,000 steps less those of 3,000 are the walk
-alone; compiling the programs that look is given apart, as the 3,000 steps with them less those without. The rule spends at most 5 % of a run's gradients
-on all instruments together; here is what that is in time. Run: .venv/bin/python -m benchmarks.instruments
+Digits (1,797 rows), 64-128-128-10, Adam, batch 32, float32. The seconds of 30,000 steps less those of 3,000 are the
+walk alone; compiling the programs that look is given apart, as the 3,000 steps with them less those without. The rule
+spends at most 5 % of a run's gradients on all instruments together; here is what that is in time.
+Run: .venv/bin/python -m benchmarks.instruments
 """
 
 from functools import partial
