@@ -3,7 +3,18 @@
 import subprocess
 import sys
 
-NAMES = ("mlp_step", "order", "first_step", "members", "table_fit", "tables", "table_losses", "digits_seeds", "instruments", "kills")
+NAMES = (
+    "mlp_step",
+    "order",
+    "first_step",
+    "members",
+    "table_fit",
+    "tables",
+    "table_losses",
+    "digits_seeds",
+    "instruments",
+    "kills",
+)
 
 
 def main() -> int:
