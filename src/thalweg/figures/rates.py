@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from thalweg.figures.style import INK, MUTED, SERIES, dress, legend, logarithmic
-from thalweg.train.range_test import RangeTest
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from thalweg.train.range_test import RangeTest
 
-def range_test(ax: "Axes", found: RangeTest) -> None:
+
+def range_test(ax: "Axes", found: "RangeTest") -> None:
     """The objective against the rate tried, smoothed and as it was, with the rate suggested and the bounds for a cycle.
 
     Args:
