@@ -170,7 +170,7 @@ class PhaseRun:
             found = self._rare("refresh", position)
             self._rare("renew", position, 0)
             self.streams.follow(self.members)
-        over = over or self._all_end(position)
+        over = over or (bool(cadence.measure) and self._all_end(position))
         measured = {name: self._rare(name, position) for name, every in cadence.measure.items() if due(every) or over}
         looks = (cadence.log, cadence.check, cadence.refresh, cadence.validate)
         if not (any(map(due, looks)) or over):
