@@ -96,7 +96,7 @@ def test_refuses_too_many_params_and_too_few_trials():
 
 
 def published_factors(b, h, n):
-    """Urbán, Stefanou and Pons (2025), equations 17 to 23, in plain numbers."""
+    """Urbán, Stefanou and Pons (2025), equations 13 to 23, in plain numbers (as the authors compute them)."""
     a = b * h - 1
     c = np.sqrt(a / (1 + a))
     low = min(1, h * (1 - c))

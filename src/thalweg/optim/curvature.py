@@ -84,7 +84,20 @@ class RecentPairs(AbstractCurvature):
         return jax.lax.fori_loop(0, memory, lambda i, r: forth(i, r, alphas), scale * q)
 
 
-class InverseHessian(AbstractCurvature):
+class AbstractWhole(AbstractCurvature):
+    """An estimate that is one matrix.
+
+    Attributes:
+        matrix: (n, n), symmetric.
+    """
+
+    matrix: eqx.AbstractVar[jax.Array]
+
+    def product(self, g: jax.Array) -> jax.Array:
+        return jnp.where(self.count == 0, g, self.matrix @ g)
+
+
+class InverseHessian(AbstractWhole):
     """The whole matrix, changed by rank two with each pair.
 
     Args:
@@ -106,11 +119,8 @@ class InverseHessian(AbstractCurvature):
         grown = matrix - rho * (outer + outer.T) + rho * (1 + rho * jnp.vdot(y, image)) * jnp.outer(s, s)
         return InverseHessian(grown, self.count + 1)
 
-    def product(self, g: jax.Array) -> jax.Array:
-        return jnp.where(self.count == 0, g, self.matrix @ g)
 
-
-class SelfScaledInverseHessian(AbstractCurvature):
+class SelfScaledInverseHessian(AbstractWhole):
     """The whole matrix by the self-scaled Broyden family (Al-Baali, 1998; Urbán, Stefanou and Pons, 2025, section 3).
 
     H ← (H − Hy·yᵀH / yᵀHy + φ·v·vᵀ) / τ + s·sᵀ / sᵀy with v = √(yᵀHy)·(s/sᵀy − Hy/yᵀHy), where φ and τ follow from
@@ -137,12 +147,9 @@ class SelfScaledInverseHessian(AbstractCurvature):
         grown = (matrix - jnp.outer(image, image) / yhy + phi * jnp.outer(v, v)) / tau + jnp.outer(s, s) / safe
         return SelfScaledInverseHessian(grown, self.count + 1)
 
-    def product(self, g: jax.Array) -> jax.Array:
-        return jnp.where(self.count == 0, g, self.matrix @ g)
-
 
 def _broyden_factors(b: Scalar, h: Scalar, n: int) -> tuple[Scalar, Scalar]:
-    """(φ, τ) of Urbán, Stefanou and Pons (2025), equations 17 to 23; b·h ≥ 1 by Cauchy and Schwarz.
+    """(φ, τ) of Urbán, Stefanou and Pons (2025), equations 13 to 23; b·h ≥ 1 by Cauchy and Schwarz.
 
     In one dimension, or where b·h = 1 (s and y agree), every member of the family is the same update.
     """

@@ -119,7 +119,8 @@ class AbstractQuasiNewton(AbstractOptimizer):
         last = search.trials + 1 >= self.trials  # of a cost that falls in a straight line, any decrease is good
         accepted = going & ((curved & (decreased | flat_enough)) | (last & decreased & (value < state.value)))
 
-        # the direction is −Hg, so that s·B·s = −(step)²·direction·g, without a matrix B
+        # The direction is −Hg, so that s·B·s = −(step)²·direction·g, without a matrix B. Where −Hg did not descend it
+        # is −g, and this takes B for the identity.
         bent = -search.step * search.step * search.slope
         moved_history = _remember(state.history, search.step * search.direction, g - state.gradient, bent)
         arrived = QuasiNewtonState(
