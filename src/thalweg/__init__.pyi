@@ -44,13 +44,16 @@ from .optim import Constant as Constant
 from .optim import Cosine as Cosine
 from .optim import CosineRestarts as CosineRestarts
 from .optim import ExpRange as ExpRange
+from .optim import ExplicitEuler as ExplicitEuler
 from .optim import FirstOrder as FirstOrder
+from .optim import GradientFlow as GradientFlow
 from .optim import LevenbergMarquardt as LevenbergMarquardt
 from .optim import Muon as Muon
 from .optim import OneCycle as OneCycle
 from .optim import Player as Player
 from .optim import Players as Players
 from .optim import RMSprop as RMSprop
+from .optim import ProximalPoint as ProximalPoint
 from .optim import SelfScaledBroyden as SelfScaledBroyden
 from .optim import StepDecay as StepDecay
 from .optim import Triangular as Triangular

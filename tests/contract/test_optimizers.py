@@ -15,6 +15,7 @@ import pytest
 
 import thalweg.optim
 from thalweg.losses import squared_error
+from thalweg.nn import Kvaerno5
 from thalweg.objective import HeldPoints, Objective, Residual, Rows, Supervised, only, split
 from thalweg.optim import (
     BFGS,
@@ -25,11 +26,14 @@ from thalweg.optim import (
     Adam,
     AdamW,
     Averaged,
+    ExplicitEuler,
     FirstOrder,
+    GradientFlow,
     LevenbergMarquardt,
     Muon,
     Player,
     Players,
+    ProximalPoint,
     RMSprop,
     SelfScaledBroyden,
 )
@@ -67,12 +71,16 @@ REGISTRY = {
     "averaged L-BFGS": lambda: Averaged(LBFGS(memory=4)),
     "Levenberg-Marquardt": lambda: LevenbergMarquardt(),
     "Levenberg-Marquardt, matrix-free": lambda: LevenbergMarquardt(dense=False, iterations=5),
+    "explicit Euler": lambda: ExplicitEuler(0.05),
+    "proximal point": lambda: ProximalPoint(0.5),
+    "gradient flow": lambda: GradientFlow(),
+    "gradient flow, implicit": lambda: GradientFlow(Kvaerno5()),
     "players": lambda: Players(
         {"a": Player(Adam(0.05), only(lambda m: m.slope)), "b": Player(SGD(0.05), only(lambda m: m.height))}, ("a", "b")
     ),
 }
-# the two players; the products with the Jacobian at the params, and the slope at the trial
-TURNS = {"players": 2, "Levenberg-Marquardt, matrix-free": 2}
+# the two players; the products with the Jacobian at the params, and the slope at the trial; a gradient for each stage
+TURNS = {"players": 2, "Levenberg-Marquardt, matrix-free": 2, "gradient flow": 6, "gradient flow, implicit": 3}
 FLOAT64_ONLY = {"Levenberg-Marquardt", "Levenberg-Marquardt, matrix-free"}
 CASES = [
     (name, dtype)

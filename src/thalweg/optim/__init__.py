@@ -9,6 +9,9 @@ from thalweg.optim.first_order import AdamW as AdamW
 from thalweg.optim.first_order import FirstOrder as FirstOrder
 from thalweg.optim.first_order import Muon as Muon
 from thalweg.optim.first_order import RMSprop as RMSprop
+from thalweg.optim.gradient_flow import ExplicitEuler as ExplicitEuler
+from thalweg.optim.gradient_flow import GradientFlow as GradientFlow
+from thalweg.optim.implicit import ProximalPoint as ProximalPoint
 from thalweg.optim.least_squares import LevenbergMarquardt as LevenbergMarquardt
 from thalweg.optim.optimizer import AbstractOptimizer as AbstractOptimizer
 from thalweg.optim.optimizer import Ended as Ended
