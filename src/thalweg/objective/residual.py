@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from thalweg.objective.sources import AbstractSource, Rows
 from thalweg.objective.term import AbstractTerm
+from thalweg.physics.jointly import jointly
 from thalweg.types import Key, PyTree
 
 
@@ -36,4 +37,4 @@ class Residual(AbstractTerm):
         self.weight = weight
 
     def residual(self, model: PyTree, example: PyTree, key: Key | None) -> jax.Array:
-        return jnp.atleast_1d(self.equation(model, example))
+        return jnp.atleast_1d(jointly(self.equation, model, example))

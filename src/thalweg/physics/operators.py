@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from thalweg.errors import UserError
+from thalweg.physics.jointly import answers
 
 Field = Callable[[jax.Array], jax.Array]
 """Point (d,) -> number () or vector (k,)."""
@@ -30,6 +31,8 @@ def gradient(u: Field, x: jax.Array) -> jax.Array:
     >>> gradient(lambda x: x[0] ** 2 * x[1], jnp.array([1.0, 2.0])).tolist()
     [4.0, 1.0]
     """
+    if together := answers(u, x, [(axis,) for axis in range(jnp.size(x))]):
+        return jnp.stack(together, axis=-1)
     x = _point(x)
     shape = _shape_of(u, x)
     if shape == ():
@@ -58,7 +61,7 @@ def divergence(f: Field, x: jax.Array, axes: Sequence[int] | None = None) -> jax
     >>> float(divergence(lambda x: x[1] * gradient(lambda z: z[0] ** 2 + z[1] ** 2, x), x))  # y·4 + 2y
     12.0
     """
-    x = _point(x)
+    place, x = x, _point(x)
     axes = _axes(axes, x)
     shape = _shape_of(f, x)
     if len(shape) not in (1, 2) or shape[-1] != len(axes):
@@ -66,6 +69,8 @@ def divergence(f: Field, x: jax.Array, axes: Sequence[int] | None = None) -> jax
             f"the divergence of a field of shape {shape} over {len(axes)} coordinates",
             remedy="The last axis of the field must have one component for each coordinate.",
         )
+    if together := answers(f, place, [(axis,) for axis in axes]):
+        return sum((slope[..., i] for i, slope in enumerate(together)), start=jnp.zeros(shape[:-1], x.dtype))
     return sum((_slope(f, x, axis)[..., i] for i, axis in enumerate(axes)), start=jnp.zeros(shape[:-1], x.dtype))
 
 
@@ -108,9 +113,12 @@ def laplacian(u: Field, x: jax.Array, axes: Sequence[int] | None = None) -> jax.
     >>> float(laplacian(lambda x: x[0] ** 2 * x[1] + x[1] ** 3, jnp.array([1.0, 2.0])))  # 2y + 6y
     16.0
     """
-    x = _point(x)
-    along = lambda axis: _slope(lambda z: _slope(u, z, axis), x, axis)
-    return sum((along(axis) for axis in _axes(axes, x)), start=jnp.zeros(_shape_of(u, x), x.dtype))
+    point = _point(x)
+    axes = _axes(axes, point)
+    if together := answers(u, x, [(axis, axis) for axis in axes]):
+        return sum(together[1:], start=together[0])
+    along = lambda axis: _slope(lambda z: _slope(u, z, axis), point, axis)
+    return sum((along(axis) for axis in axes), start=jnp.zeros(_shape_of(u, point), point.dtype))
 
 
 def derivative(u: Field, x: jax.Array, *axes: int) -> jax.Array:
@@ -130,12 +138,15 @@ def derivative(u: Field, x: jax.Array, *axes: int) -> jax.Array:
     >>> float(derivative(lambda x: jnp.exp(x[0] * x[1]), jnp.array([0.0, 3.0]), 0, 0))
     9.0
     """
-    x = _point(x)
+    point = _point(x)
     if not axes:
         raise UserError("a derivative along no axis", where="derivative", remedy="derivative(u, x, 0) is ∂u/∂x_0.")
-    for axis in reversed(_axes(axes, x)):
+    along = _axes(axes, point)
+    if together := answers(u, x, [along]):
+        return together[0]
+    for axis in reversed(along):
         u = lambda z, u=u, axis=axis: _slope(u, z, axis)
-    return u(x)
+    return u(point)
 
 
 def directional_derivative(u: Field, x: jax.Array, direction: jax.Array, order: int = 1) -> jax.Array:
@@ -199,9 +210,9 @@ def strain(u: Field, x: jax.Array) -> jax.Array:
     >>> strain(lambda x: jnp.stack([x[1], jnp.zeros(())]), jnp.array([0.0, 0.0])).tolist()  # simple shear
     [[0.0, 0.5], [0.5, 0.0]]
     """
-    x = _point(x)
-    if (shape := _shape_of(u, x)) != x.shape:
-        raise UserError(f"the strain of a displacement of shape {shape} in {x.size} dimensions")
+    point = _point(x)
+    if (shape := _shape_of(u, point)) != point.shape:
+        raise UserError(f"the strain of a displacement of shape {shape} in {point.size} dimensions")
     slopes = gradient(u, x)
     return (slopes + slopes.T) / 2
 

@@ -1,0 +1,139 @@
+"""All derivatives that an equation asks of its field at one point, computed together.
+
+An equation such as `derivative(u, x, 1) + u(x) * derivative(u, x, 0) - nu * derivative(u, x, 0, 0)` asks for a value,
+two slopes and a second derivative at the same x. It is run twice while it is traced: once to learn what it asks for,
+then with the answers of one Taylor pass. What it asks of anything else (another point, a function of u) goes the
+general way, so that the result is the same to rounding whatever the equation does.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from thalweg.physics.taylor import taylor
+from thalweg.types import PyTree
+
+Asked = tuple[int, ...]
+"""A partial derivative by the coordinates of its differentiations, rising; () is the value."""
+
+
+def jointly(equation: Callable[[Any, PyTree], PyTree], field: Any, example: PyTree) -> PyTree:
+    """equation(field, example), with plain derivatives of the field at the example's points by one pass for each.
+
+    Args:
+        equation: (field, example) -> anything.
+        field: a callable on one point; anything else goes to the equation as it is.
+        example: what the equation is evaluated at; its arrays of shape (d,) are the points.
+
+    >>> from thalweg.physics.operators import laplacian
+    >>> wave = lambda u, x: laplacian(u, x) + 2 * u(x)
+    >>> round(float(jointly(wave, lambda x: jnp.sin(x[0]) * jnp.cos(x[1]), jnp.array([0.3, 0.4]))), 6)
+    0.0
+    """
+    if not callable(field):
+        return equation(field, example)
+    points = [leaf for leaf in jax.tree.leaves(example) if _is_point(leaf)]
+    asked = _Asking(field, points)
+    jax.eval_shape(lambda: equation(asked, example))
+    together = {id(point): _derivatives(field, point, wanted) for point, wanted in asked.wanted() if _second(wanted)}
+    return equation(_Answering(field, points, together), example) if together else equation(field, example)
+
+
+def answers(u: Any, x: Any, asked: Sequence[Sequence[int]]) -> list[jax.Array] | None:
+    """Partial derivatives of a field at a point, where all were computed together with others; else None."""
+    if not isinstance(u, _Field):
+        return None
+    found = [u.partial_derivative(x, tuple(sorted(axes))) for axes in asked]
+    known = [one for one in found if one is not None]
+    return known if known and len(known) == len(found) else None
+
+
+class _Field:
+    """A field under its own name: calls and attributes are those of the field that it stands for."""
+
+    def __init__(self, field: Any, points: list[Any]):
+        self._field, self._points = field, points
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._field, name)
+
+    def __call__(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        found = None if args or kwargs else self.partial_derivative(x, ())
+        return self._field(x, *args, **kwargs) if found is None else found
+
+    def partial_derivative(self, x: Any, axes: Asked) -> jax.Array | None:
+        """The derivative at one of the points; None where it is not answered here."""
+        raise NotImplementedError
+
+
+class _Asking(_Field):
+    """Writes down what is asked, and answers with zeros of the right shape."""
+
+    def __init__(self, field: Any, points: list[Any]):
+        super().__init__(field, points)
+        self._wanted: list[set[Asked]] = [set() for _ in points]
+        self._shapes: list[Any] = [None for _ in points]
+
+    def partial_derivative(self, x: Any, axes: Asked) -> jax.Array | None:
+        for i, point in enumerate(self._points):
+            if point is x:
+                if self._shapes[i] is None:
+                    self._shapes[i] = jax.eval_shape(self._field, point)
+                made = self._shapes[i]
+                if not (isinstance(made, jax.ShapeDtypeStruct) and _is_served(axes)):
+                    return None
+                self._wanted[i].add(axes)
+                return jnp.zeros(made.shape, made.dtype)
+        return None
+
+    def wanted(self) -> list[tuple[Any, set[Asked]]]:
+        return list(zip(self._points, self._wanted, strict=True))
+
+
+class _Answering(_Field):
+    def __init__(self, field: Any, points: list[Any], known: dict[int, dict[Asked, jax.Array]]):
+        super().__init__(field, points)  # which keeps the points alive, so that no id is used twice
+        self._known = known
+
+    def partial_derivative(self, x: Any, axes: Asked) -> jax.Array | None:
+        return self._known.get(id(x), {}).get(axes)
+
+
+def _derivatives(field: Any, point: jax.Array, wanted: set[Asked]) -> dict[Asked, jax.Array]:
+    """What is wanted at one point: one direction for each coordinate, and one more for each mixed derivative.
+
+    u_ab is half of the second derivative along a + b less those along a and along b.
+    """
+    mixed = sorted(axes for axes in wanted if len(set(axes)) == 2)
+    orders: dict[int, int] = {}
+    for axes in wanted:
+        for axis in axes:
+            orders[axis] = max(orders.get(axis, 1), len(axes))
+    unit = lambda *axes: jnp.zeros_like(point).at[jnp.array(axes)].set(1)
+    directions = [(unit(axis), order) for axis, order in orders.items()] + [(unit(*axes), 2) for axes in mixed]
+    series = taylor(field, point, directions)
+    found: dict[Asked, jax.Array] = {(): series.value}
+    for (axis, order), tail in zip(orders.items(), series.tails, strict=False):
+        factor = 1
+        for k in range(1, order + 1):
+            factor *= k
+            found[(axis,) * k] = tail[k - 1] * factor if factor > 1 else tail[0]
+    for (a, b), tail in zip(mixed, series.tails[len(orders) :], strict=True):
+        found[a, b] = tail[1] - (found[a, a] + found[b, b]) / 2
+    return found
+
+
+def _second(wanted: set[Asked]) -> bool:
+    """Whether anything is asked that one plain pass would not give."""
+    return any(len(axes) > 1 for axes in wanted)
+
+
+def _is_served(axes: Asked) -> bool:
+    """Whether one direction, or one more, gives this derivative: all of one coordinate, or the mixed second ones."""
+    return len(set(axes)) <= 1 or len(axes) == 2
+
+
+def _is_point(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and leaf.ndim == 1 and leaf.size > 0 and jnp.issubdtype(leaf.dtype, jnp.floating)
