@@ -32,9 +32,9 @@ def jointly(equation: Callable[[Any, PyTree], PyTree], field: Any, example: PyTr
     >>> round(float(jointly(wave, lambda x: jnp.sin(x[0]) * jnp.cos(x[1]), jnp.array([0.3, 0.4]))), 6)
     0.0
     """
-    if not callable(field):
-        return equation(field, example)
     points = [leaf for leaf in jax.tree.leaves(example) if _is_point(leaf)]
+    if not (points and callable(field)):
+        return equation(field, example)
     asked = _Asking(field, points)
     jax.eval_shape(lambda: equation(asked, example))
     together = {id(point): _derivatives(field, point, wanted) for point, wanted in asked.wanted() if _second(wanted)}
