@@ -153,7 +153,7 @@ def test_all_points_lie_inside(name):
         assert points.dtype == jnp.float32
         assert np.asarray(jax.vmap(domain.contains)(points)).all()
         # not merely within rounding: hardly any point is that near to the boundary
-        assert (np.asarray(jax.vmap(domain.signed_distance)(points)) > 0).mean() > 0.999
+        assert (np.asarray(jax.vmap(domain.signed_distance)(points)) < 0).mean() > 0.999
 
 
 @pytest.mark.parametrize("name", domains())
@@ -270,7 +270,7 @@ def test_contains_agrees_with_matplotlib(corners):
     clear = np.abs(distance) > 1e-9  # on the boundary itself matplotlib says either
     assert clear.sum() > 2_000
     np.testing.assert_array_equal(found[clear], path.contains_points(points)[clear])
-    np.testing.assert_array_equal(found[clear], distance[clear] > 0)
+    np.testing.assert_array_equal(found[clear], distance[clear] < 0)
     assert found[~clear].all()
 
 
@@ -287,18 +287,18 @@ def test_distances():
     distance = lambda domain, *x: float(domain.signed_distance(jnp.array(x)))
     plate = geometry.polygon(L)
     expected = {
-        (0.5, 0.25): 0.25,
-        (1.5, 1.5): -0.5,
-        (0.5, 3.0): -1.0,
-        (0.9, 0.9): np.hypot(0.1, 0.1),
-        (3.0, -1.0): -np.sqrt(2),
+        (0.5, 0.25): -0.25,
+        (1.5, 1.5): 0.5,
+        (0.5, 3.0): 1.0,
+        (0.9, 0.9): -np.hypot(0.1, 0.1),
+        (3.0, -1.0): np.sqrt(2),
     }
     for x, value in expected.items():
         assert distance(plate, *x) == pytest.approx(value, abs=1e-6)  # float32
-    assert distance(geometry.disk((1, 1), 2), 1.0, 0.0) == pytest.approx(1.0)
-    assert distance(geometry.disk((1, 1), 2), 4.0, 5.0) == pytest.approx(-3.0)
-    assert distance(geometry.interval(0, 3), 0.5) == pytest.approx(0.5)
-    assert distance(geometry.interval(0, 3), 4.0) == pytest.approx(-1.0)
+    assert distance(geometry.disk((1, 1), 2), 1.0, 0.0) == pytest.approx(-1.0)
+    assert distance(geometry.disk((1, 1), 2), 4.0, 5.0) == pytest.approx(3.0)
+    assert distance(geometry.interval(0, 3), 0.5) == pytest.approx(-0.5)
+    assert distance(geometry.interval(0, 3), 4.0) == pytest.approx(1.0)
 
 
 def test_distance_has_a_slope_of_length_one_and_none_that_is_not_finite():
@@ -308,7 +308,7 @@ def test_distance_has_a_slope_of_length_one_and_none_that_is_not_finite():
     np.testing.assert_allclose(jnp.linalg.norm(jax.vmap(slope)(points), axis=1), 1, atol=1e-5)  # float32
     x, normal = plate.sample_boundary(KEY, 5)
     inside = jax.vmap(slope)(x - 0.01 * normal)
-    np.testing.assert_allclose(inside, -normal, atol=1e-4)  # float32, over a step of 0.01
+    np.testing.assert_allclose(inside, normal, atol=1e-4)  # float32, over a step of 0.01
     for place in ([0.0, 0.0], [1.0, 1.0], [1.0, 0.0]):
         assert np.isfinite(slope(jnp.array(place))).all()
     center = jnp.array([1.0, -1.0])

@@ -78,7 +78,7 @@ def test_the_law_is_the_equation(solved: dict[int, tuple[Elements, np.ndarray]])
 def test_sensors_lie_in_the_plate() -> None:
     assert plate.SENSORS.shape == (12, 2)
     with jax.enable_x64(True):
-        assert (jax.vmap(plate.PLATE.signed_distance)(jnp.array(plate.SENSORS)) >= 0.25 - 1e-12).all()
+        assert (jax.vmap(plate.PLATE.signed_distance)(jnp.array(plate.SENSORS)) <= -0.25 + 1e-12).all()
 
 
 def test_reconstruction_recovers_what_exact_readings_determine(solved: dict[int, tuple[Elements, np.ndarray]]) -> None:
