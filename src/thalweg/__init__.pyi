@@ -14,7 +14,9 @@ from .objective import L1 as L1
 from .objective import L2 as L2
 from .objective import AbstractSource as AbstractSource
 from .objective import AbstractTerm as AbstractTerm
+from .objective import AdaptivePoints as AdaptivePoints
 from .objective import AtMost as AtMost
+from .objective import Causality as Causality
 from .objective import Equal as Equal
 from .objective import Examples as Examples
 from .objective import FreshPoints as FreshPoints

@@ -48,7 +48,7 @@ def test_a_solved_constraint_is_converged_although_its_multiplier_raised_the_obj
 
 
 def test_a_constraint_that_nothing_would_move_is_refused(data):
-    with pytest.raises(tw.UserError, match="soft penalty") as caught:
+    with pytest.raises(tw.UserError, match="only a refresh can move") as caught:
         tw.fit(plane(), constrained(data), tw.Phase(tw.LBFGS(), 10))
     assert "'mean'" in str(caught.value)
 

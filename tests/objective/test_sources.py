@@ -78,7 +78,7 @@ def test_points_are_held_until_refreshed_and_fresh_ones_are_not_held():
     assert not np.array_equal(drawn(fresh, 0).values, drawn(fresh, 1).values)
     assert np.array_equal(drawn(fresh, 1).values, drawn(fresh, 1).values)
     state = held.init(jax.random.key(0))
-    assert not np.array_equal(state, held.refresh(state, jax.random.key(5)))
+    assert not np.array_equal(state, held.refresh(state, jax.random.key(5), lambda values: values[:, 0]))
     assert (held.varies, fresh.varies, NoExamples().varies) == (False, True, False)
     with jax.enable_x64(True):  # a sampler draws 64 bits here; a phase in 32 gets 32
         assert drawn(held, 0, dtype=np.float32).values.dtype == np.float32

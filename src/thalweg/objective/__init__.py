@@ -1,5 +1,6 @@
 """The landscape: terms, where their examples come from, and the objective that adds them up."""
 
+from thalweg.objective.causality import Causality as Causality
 from thalweg.objective.constraints import AtMost as AtMost
 from thalweg.objective.constraints import Equal as Equal
 from thalweg.objective.gradients import GradientSignal as GradientSignal
@@ -14,6 +15,9 @@ from thalweg.objective.partition import only as only
 from thalweg.objective.partition import running_statistics as running_statistics
 from thalweg.objective.partition import split as split
 from thalweg.objective.partition import trainable as trainable
+from thalweg.objective.points import AdaptivePoints as AdaptivePoints
+from thalweg.objective.points import FreshPoints as FreshPoints
+from thalweg.objective.points import HeldPoints as HeldPoints
 from thalweg.objective.precision import cast as cast
 from thalweg.objective.problem import Batch as Batch
 from thalweg.objective.problem import Evaluation as Evaluation
@@ -24,8 +28,6 @@ from thalweg.objective.regularizers import kernels as kernels
 from thalweg.objective.residual import Residual as Residual
 from thalweg.objective.sources import AbstractSource as AbstractSource
 from thalweg.objective.sources import Examples as Examples
-from thalweg.objective.sources import FreshPoints as FreshPoints
-from thalweg.objective.sources import HeldPoints as HeldPoints
 from thalweg.objective.sources import HostRows as HostRows
 from thalweg.objective.sources import NoExamples as NoExamples
 from thalweg.objective.sources import Rows as Rows

@@ -77,9 +77,19 @@ class Objective(eqx.Module):
                 found[name] = measured
         return found
 
-    def findings(self, model: PyTree) -> list[Finding]:
-        """What terms have to say of the model, each finding once."""
-        return list(dict.fromkeys(found for term in self.terms.values() for found in term.findings(model)))
+    def findings(self, model: PyTree, state: ObjectiveState, index: int) -> list[Finding]:
+        """What terms have to say of the model, each finding once.
+
+        Args:
+            model: as it is kept.
+            state: where the walk ended.
+            index: of the walk's last batch.
+        """
+        found: list[Finding] = []
+        for name, term in self.terms.items():
+            seen = None if term.source.on_host else term.source.draw(state.sources[name], jnp.int32(max(index, 0)))
+            found.extend(term.bind(state.terms[name]).findings(model, seen, name))
+        return list(dict.fromkeys(found))
 
     def init(self, key: Key) -> ObjectiveState:
         """The state before the first step."""
@@ -127,12 +137,13 @@ class Objective(eqx.Module):
         gradient = jax.grad(lambda p: problem.evaluate(p)[0])(params)
         norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(gradient)))
         model, state, figures = problem.model(params), problem.state, {}
+        costs = lambda term: lambda values: jax.vmap(lambda value: term.example_cost(model, value, None))(values)
         sources, terms = {}, {}
         for name, term in self.terms.items():
             term_key, source_key = jax.random.split(named_key(key, name))
             slope = Slope(model, problem.batch[name], norm, term_key)
             terms[name], found = term.refresh(state.terms[name], slope)
-            sources[name] = term.source.refresh(state.sources[name], source_key)
+            sources[name] = term.source.refresh(state.sources[name], source_key, costs(term.bind(terms[name])))
             figures |= {f"{name}/{figure}": value for figure, value in found.items()}
         return self._cast(ObjectiveState(sources, terms, state.weights)), figures
 

@@ -69,9 +69,24 @@ class AbstractSource(eqx.Module):
         """Batch number `index` gathered on the host; only for sources that are `on_host`."""
         raise NotImplementedError
 
-    def refresh(self, state: PyTree, key: Key) -> PyTree:
-        """The state with what is held drawn afresh; most sources hold nothing."""
+    def refresh(self, state: PyTree, key: Key, cost: Callable[[PyTree], jax.Array]) -> PyTree:
+        """The state with what is held drawn afresh; most sources hold nothing.
+
+        Args:
+            state: as it is.
+            key: for drawing.
+            cost: values (n, …) -> (n,), the term's cost of each example at the walk's present place.
+        """
         return state
+
+    @property
+    def needs_refresh(self) -> bool:
+        """Whether it is what it says only when the objective refreshes it now and then."""
+        return False
+
+    def unseen(self, key: Key) -> Examples | None:
+        """Examples of the same population that a walk has not worked on; None from a source that has no others."""
+        return None
 
     def few(self, count: int) -> Examples | None:
         """At most `count` examples to look at, in no particular order; None from a source that holds none."""
@@ -221,86 +236,6 @@ class _Identity:
 
     def __init__(self, tree: PyTree):
         self.tree = tree
-
-
-class HeldPoints(AbstractSource):
-    """Points drawn by a sampler, held between refreshes: deterministic for an optimizer that needs it.
-
-    Args:
-        sampler: (key, n) -> a pytree of arrays with leading axis n.
-        size: number of points.
-    """
-
-    sampler: Callable[[Key, int], PyTree]
-    size: int = eqx.field(static=True)
-
-    def __check_init__(self):
-        _check_sampler(self.sampler, self.size)
-
-    @property
-    def population(self) -> int:
-        return self.size
-
-    @property
-    def varies(self) -> bool:
-        return False
-
-    def init(self, key: Key) -> PyTree:
-        return _drawn(self.sampler, key, self.size)
-
-    def draw(self, state: PyTree, index: jax.Array) -> Examples:
-        return Examples(state)
-
-    def refresh(self, state: PyTree, key: Key) -> PyTree:
-        return _drawn(self.sampler, key, self.size)
-
-
-class FreshPoints(AbstractSource):
-    """Points drawn afresh for every batch.
-
-    Args:
-        sampler: (key, n) -> a pytree of arrays with leading axis n.
-        size: number of points a draw.
-    """
-
-    sampler: Callable[[Key, int], PyTree]
-    size: int = eqx.field(static=True)
-
-    def __check_init__(self):
-        _check_sampler(self.sampler, self.size)
-
-    @property
-    def population(self) -> int:
-        return self.size
-
-    @property
-    def varies(self) -> bool:
-        return True
-
-    def init(self, key: Key) -> PyTree:
-        return key
-
-    def draw(self, state: PyTree, index: jax.Array) -> Examples:
-        return Examples(_drawn(self.sampler, jax.random.fold_in(state, index), self.size))
-
-
-def _check_sampler(sampler: Any, size: Any) -> None:
-    if not callable(sampler):
-        raise UserError(f"a sampler is a function of (key, n), not {type(sampler).__name__}")
-    if isinstance(size, bool) or not (isinstance(size, int | np.integer) and 1 <= size <= LARGEST_SIZE):
-        raise UserError(f"points to draw: a whole number from 1 to 2**31 - 1, not {size!r}")
-
-
-def _drawn(sampler: Callable[[Key, int], PyTree], key: Key, size: int) -> PyTree:
-    """So many points, seen to be so many."""
-    points = sampler(key, size)
-    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(points)]
-    if not shapes or any(shape[:1] != (size,) for shape in shapes):
-        raise UserError(
-            f"the sampler was asked for {size} points and gave arrays of shapes {shapes}",
-            remedy=f"Each array needs a leading axis of {size}: one row a point.",
-        )
-    return points
 
 
 class NoExamples(AbstractSource):

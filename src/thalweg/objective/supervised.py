@@ -106,7 +106,7 @@ class Supervised(AbstractTerm):
         costs, state = jax.vmap(one, axis_name=AXIS, out_axes=(0, None))(examples.values, keys)
         return weighted_mean(costs, examples.weights), state
 
-    def findings(self, model: PyTree) -> tuple[Finding, ...]:
+    def findings(self, model: PyTree, seen: Examples | None, name: str) -> tuple[Finding, ...]:
         """What the model itself has to say of its answers, such as a solver that gave up."""
         examples = self.source.few(SPREAD_EXAMPLES)
         if examples is None or not callable(getattr(model, "findings", None)):

@@ -71,6 +71,11 @@ class AbstractTerm(eqx.Module):
         """The moving state after a look at how far the walk has converged; and figures for the record."""
         return state, {}
 
+    @property
+    def needs_refresh(self) -> bool:
+        """Whether it is what it says only when the objective refreshes it now and then."""
+        return self.provides("refresh") or self.source.needs_refresh
+
     def spread(self, model: PyTree) -> float | None:
         """How far the model's outputs differ over examples, relative to their size; None where that means nothing."""
         return None
@@ -79,8 +84,14 @@ class AbstractTerm(eqx.Module):
         """Of the source's examples, one or many, what the model itself is called with; None where that is not known."""
         return None
 
-    def findings(self, model: PyTree) -> tuple[Finding, ...]:
-        """What the verdict should say of the model on this term's examples; nothing by default."""
+    def findings(self, model: PyTree, seen: Examples | None, name: str) -> tuple[Finding, ...]:
+        """What the verdict should say of the model on this term's examples; nothing by default.
+
+        Args:
+            model: as it is kept.
+            seen: the walk's last batch; None where the examples live on the host.
+            name: the term's.
+        """
         return ()
 
     # What the engine asks; a subclass rarely changes these.

@@ -241,7 +241,11 @@ class Course:
             violations=_violations(moved, pick),
         )
         verdict = judge(trace)
-        return replace(verdict, findings=(*verdict.findings, *self.objective.findings(model)))
+        end_state = end.travellers[i].objective
+        if end_state is None:
+            return verdict
+        said = self.objective.findings(model, end_state, end.travellers[i].batch)
+        return replace(verdict, findings=(*verdict.findings, *said))
 
 
 Copies = Callable[[int], PyTree]

@@ -235,9 +235,9 @@ def _fit(
             f"an objective is needed, not {type(objective).__name__}", remedy="Objective(data=Supervised(…))."
         )
     for name, term in objective.terms.items():
-        if objective.refresh_every == 0 and term.provides("refresh"):
+        if objective.refresh_every == 0 and term.needs_refresh:
             raise UserError(
-                "the term has multipliers, which only a refresh can move: without, it is a soft penalty",
+                "the term has multipliers, weights or points that only a refresh can move, and there is none",
                 where=f"term '{name}'",
                 remedy="Objective(…, refresh_every=100), or another number of steps.",
             )
