@@ -4,6 +4,7 @@ Points are drawn by rejection from a number of candidates that is fixed when the
 step is fixed too. Should too few be left, which has a probability below 1e-9, some points occur twice.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -48,22 +49,18 @@ class AbstractCombination(AbstractDomain):
         return self.boundary_share * self.surfaces.size
 
     def sample_interior(self, key: Key, n: int) -> jax.Array:
-        found = self._in_box(uniform(key, candidates_needed(n, self.share), self.dimension, self._dtype))
-        return first_accepted(found, jax.vmap(self.contains)(found), n)
+        return _interior(self, uniform, key, int(n))
 
     def spread_interior(self, key: Key, n: int) -> jax.Array:
         """The first n of Sobol's points in the box that lie inside."""
-        found = self._in_box(sobol(key, candidates_needed(n, self.share), self.dimension, self._dtype))
-        return first_accepted(found, jax.vmap(self.contains)(found), n)
+        return _interior(self, sobol, key, int(n))
 
     def sample_boundary(self, key: Key, n: int) -> BoundaryPoint:
-        found = self.surfaces.sample_from(key, candidates_needed(n, self.boundary_share))
-        return first_accepted(*self._on_boundary(*found), n)
+        return _boundary_sample(self, key, int(n))
 
     def spread_boundary(self, key: Key, n: int) -> BoundaryPoint:
         """Eight times as many even points are made, and an even choice of them is kept."""
-        found = self.surfaces.spread_from(key, candidates_needed(8 * n, self.boundary_share))
-        return evenly_accepted(*self._on_boundary(*found), n)
+        return _boundary_spread(self, key, int(n))
 
     def signed_distance(self, x: jax.Array) -> Scalar:
         """A bound of the distance from the boundary, of the right sign: negative inside, positive outside."""
@@ -212,9 +209,28 @@ def _measured(kind: Any, operands: tuple[AbstractDomain, ...], where: str) -> An
     return kind(operands, surfaces, share, boundary_share)
 
 
+# Each of these is one program, also where it is called on its own: that compiles sooner than its operations would.
+@eqx.filter_jit
+def _interior(domain: AbstractCombination, points: Callable, key: Key, n: int) -> jax.Array:
+    found = domain._in_box(points(key, candidates_needed(n, domain.share), domain.dimension, domain._dtype))
+    return first_accepted(found, jax.vmap(domain.contains)(found), n)
+
+
+@eqx.filter_jit
+def _boundary_sample(domain: AbstractCombination, key: Key, n: int) -> BoundaryPoint:
+    found = domain.surfaces.sample_from(key, candidates_needed(n, domain.boundary_share))
+    return first_accepted(*domain._on_boundary(*found), n)
+
+
+@eqx.filter_jit
+def _boundary_spread(domain: AbstractCombination, key: Key, n: int) -> BoundaryPoint:
+    found = domain.surfaces.spread_from(key, candidates_needed(8 * n, domain.boundary_share))
+    return evenly_accepted(*domain._on_boundary(*found), n)
+
+
 @eqx.filter_jit
 def _shares(made: AbstractCombination) -> tuple[Scalar, Scalar]:
-    """Share of its box, and of its surfaces: one program, which compiles sooner than its operations would."""
+    """Share of its box, and of its surfaces."""
     inside, around = jax.random.split(jax.random.key(0))
     places = made._in_box(uniform(inside, PROBES, made.dimension, made._dtype))
     on_it = made._on_boundary(*made.surfaces.spread_from(around, PROBES))[1]

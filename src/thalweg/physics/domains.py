@@ -202,13 +202,11 @@ class Matching(AbstractPart):
         return self.whole.size * self.share
 
     def sample(self, key: Key, n: int) -> BoundaryPoint:
-        found = self.whole.sample(key, candidates_needed(n, self.share))
-        return first_accepted(found, jax.vmap(self.belongs)(found.x), n)
+        return _matching_sample(self, key, int(n))
 
     def spread(self, key: Key, n: int) -> BoundaryPoint:
         """Eight times as many even points are made, and an even choice of them is kept."""
-        found = self.whole.spread(key, candidates_needed(8 * n, self.share))
-        return evenly_accepted(found, jax.vmap(self.belongs)(found.x), n)
+        return _matching_spread(self, key, int(n))
 
 
 class Joined(AbstractPart):
@@ -282,7 +280,7 @@ def _matching(whole: AbstractPart, belongs: Callable[[jax.Array], Any]) -> Match
             raise UserError(what, where=where, remedy="It gives one truth value: lambda x: x[0] < 1e-9.")
         share = float(jnp.mean(met))
     if share == 0:
-        low, high = np.asarray(x.min(axis=0)).tolist(), np.asarray(x.max(axis=0)).tolist()
+        low, high = (edge(np.asarray(x), axis=0).tolist() for edge in (np.min, np.max))
         raise UserError(
             f"the condition matches none of {PROBES} points on the boundary",
             where=f"coordinates from {low} to {high}",
@@ -291,9 +289,22 @@ def _matching(whole: AbstractPart, belongs: Callable[[jax.Array], Any]) -> Match
     return Matching(whole, belongs, share)
 
 
+# Each of these is one program, also where it is called on its own: that compiles sooner than its operations would.
+@eqx.filter_jit
+def _matching_sample(part: Matching, key: Key, n: int) -> BoundaryPoint:
+    found = part.whole.sample(key, candidates_needed(n, part.share))
+    return first_accepted(found, jax.vmap(part.belongs)(found.x), n)
+
+
+@eqx.filter_jit
+def _matching_spread(part: Matching, key: Key, n: int) -> BoundaryPoint:
+    found = part.whole.spread(key, candidates_needed(8 * n, part.share))
+    return evenly_accepted(found, jax.vmap(part.belongs)(found.x), n)
+
+
 @eqx.filter_jit
 def _probed(whole: AbstractPart, belongs: Callable[[jax.Array], Any]) -> tuple[jax.Array, jax.Array]:
-    """Even points on a part, and whether they match: one program, which compiles sooner than its operations would."""
+    """Even points on a part, and whether they match."""
     x = whole.spread(jax.random.key(0), PROBES).x
     return x, jax.vmap(lambda z: jnp.asarray(belongs(z)))(x)
 
