@@ -69,6 +69,7 @@ from .physics import geometry as geometry
 from .physics import gradient as gradient
 from .physics import hessian_vector as hessian_vector
 from .physics import laplacian as laplacian
+from .physics import references as references
 from .physics import strain as strain
 from .settings import Settings as Settings
 from .settings import setting as setting

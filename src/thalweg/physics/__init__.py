@@ -1,6 +1,7 @@
 """Differential operators on one point, and the domains that points come from."""
 
 from thalweg.physics import geometry as geometry
+from thalweg.physics import references as references
 from thalweg.physics.operators import Field as Field
 from thalweg.physics.operators import curl as curl
 from thalweg.physics.operators import derivative as derivative
