@@ -8,6 +8,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 from scipy.integrate import solve_ivp
 from scipy.linalg import expm
+from scipy.optimize import least_squares
 
 from thalweg import nn
 from thalweg.errors import UserError
@@ -162,6 +163,28 @@ def test_direct_goes_forward_too(wide):
     np.testing.assert_allclose(forward, backward, rtol=0, atol=1e-12)  # rounding of order-one values
 
 
+def test_sensitivities_are_the_checkpointed_gradient(wide):
+    """The same steps by forward mode: in weights, a known constant, the unknown initial state and the input."""
+    field = nn.HybridField(Linear(jnp.array([[-0.3, 1.0], [-1.0, -0.1]])), nn.NeuralField(network(size_in=3)))
+    start = nn.InitialStates(jnp.array([[0.0, 0.0], [1.0, 0.5]]))
+
+    def slopes(adjoint):
+        model = NeuralODE(field, initial=start, adjoint=adjoint)
+        params, static = eqx.partition((model, jnp.array([[0.0], [1.0], [-1.0]])), eqx.is_inexact_array)
+        flat, rebuild = ravel_pytree(params)
+
+        def states(flat, number):
+            model, dose = eqx.combine(rebuild(flat), static)
+            return model(Trajectory(number, IRREGULAR, nn.StepInput(np.array([0.0, 2.0, 4.0]), dose)))
+
+        return jax.jit(jax.vmap(jax.jacrev(states), in_axes=(None, 0)))(flat, jnp.arange(2))
+
+    expected, found = slopes(nn.CheckpointedAdjoint()), slopes(nn.ForwardSensitivities())
+    assert found.shape == (2, 8, 2, 50 + 4 + 4 + 3)  # the network 3-8-2, the matrix, both starts, the input
+    # rounding: some thousand operations on values of the Jacobian's size
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12 * np.abs(expected).max())
+
+
 # ----------------------------------------------------------------------------------------------------------------- fits
 def spirals(n=6, noise=0.01, seed=0):
     """Noisy, irregular, incomplete measurements of a damped rotation, of different lengths; and its matrix."""
@@ -188,6 +211,34 @@ def test_a_fit_recovers_a_linear_field_and_the_unknown_starts():
     # 1e-3 for a rate and 0.01 / √10 for a start; 4 of them.
     np.testing.assert_allclose(fitted.model.field.matrix, matrix, rtol=0, atol=4e-3)
     np.testing.assert_allclose(fitted.model.initial.states, starts, rtol=0, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("adjoint", "dense"),
+    [(nn.CheckpointedAdjoint(), True), (nn.ForwardSensitivities(), True), (nn.DirectAdjoint(), False)],
+)
+def test_gauss_newton_steps_are_those_of_any_adjoint(adjoint, dense):
+    """Dense by reverse mode, dense by sensitivities, and matrix-free by products: all end where SciPy does."""
+    matrix, times, values, starts = spirals(n=3)
+    x, y = nn.stack_trajectories(times, values, initial=starts)
+    with jax.enable_x64(True):
+        start = Linear(jnp.asarray(0.7 * matrix))
+        model = NeuralODE(start, rtol=1e-6, atol=1e-8, adjoint=adjoint, max_steps=64)
+    objective = Objective(data=Supervised(x, y, loss=MaskedSquaredError(0.01)))
+    fitted = fit(model, objective, Phase(LevenbergMarquardt(dense=dense), 12))
+
+    def residuals(flat):
+        states = [
+            np.stack([expm(flat.reshape(2, 2) * one) @ start for one in t])
+            for t, start in zip(times, starts, strict=True)
+        ]
+        found = [(state - v).ravel() / 0.01 for state, v in zip(states, values, strict=True)]
+        return np.concatenate([one[np.isfinite(one)] for one in found])
+
+    expected = least_squares(residuals, matrix.ravel())
+    # The solver errs by some 1e-6 of order-one states; a standard error is 1e-3, and the steps end in rounding.
+    np.testing.assert_allclose(fitted.model.field.matrix.ravel(), expected.x, rtol=0, atol=1e-5)
+    assert fitted.rows[-1]["total"] == pytest.approx(2 * expected.cost / 3, rel=1e-3)  # the mean over 3 trajectories
 
 
 def test_what_is_missing_has_no_influence():
@@ -340,6 +391,7 @@ def test_inputs_of_different_lengths_are_stacked():
         (nn.Tsit5(), nn.CheckpointedAdjoint(7)),
         (nn.Dopri5(), nn.DirectAdjoint()),
         (nn.Kvaerno5(), nn.BacksolveAdjoint()),
+        (nn.Tsit5(), nn.ForwardSensitivities()),
     ],
 )
 def test_a_model_comes_back_from_its_file(tmp_path, solver, adjoint):

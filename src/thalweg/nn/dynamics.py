@@ -204,14 +204,22 @@ class NeuralODE(eqx.Module):
 
     def solve(self, x: Trajectory | tuple[Any, ...]) -> Solution:
         """The same, with how the solver fared."""
+        # What is differentiated in is handed over; what is left of the model holds settings only.
+        bare = eqx.tree_at(lambda m: (m.field, m.initial), self, (None, None), is_leaf=lambda leaf: leaf is None)
+        states, rest = self.adjoint.differentiable(bare._integrate, (self.field, *self._start(x)))
+        return Solution(states, *rest)
+
+    def _integrate(self, given: tuple[Field, jax.Array, jax.Array, AbstractInput | None]) -> tuple[jax.Array, Any]:
+        """Field, initial state, times and input to the states, and to the rest of a `Solution`."""
         import diffrax
 
-        y, times, drive = self._start(x)
+        field, y, times, drive = given
+        driven = _Driven(field, drive)
         controller = diffrax.PIDController(rtol=self.rtol, atol=self.atol)
         if drive is not None and drive.jumps is not None:
             controller = diffrax.ClipStepSizeController(controller, jump_ts=drive.jumps)
         found = diffrax.diffeqsolve(
-            diffrax.ODETerm(_Driven(self.field, drive)),
+            diffrax.ODETerm(driven),
             self.solver.build(),
             times[0],
             times[-1],
@@ -228,11 +236,11 @@ class NeuralODE(eqx.Module):
         last = jnp.sum(jnp.isfinite(found.ts)) - 1  # rows that were never written hold ∞
         reached = jnp.arange(times.size) < last
         # Held where the solver gave up; but a field that has no value there (NaN weights) must not look like rest.
-        slope = jax.lax.stop_gradient(_Driven(self.field, drive)(found.ts[last], found.ys[last], None))
+        slope = jax.lax.stop_gradient(driven(found.ts[last], found.ys[last], None))
         held = jnp.where(jnp.isfinite(slope).all(), found.ys[last], jnp.nan)
         states = jnp.where(reached[:, None], found.ys[:-1], held)
         steps, rejected = found.stats["num_accepted_steps"], found.stats["num_rejected_steps"]
-        return Solution(states, reached, found.ts[last], steps, rejected)
+        return states, (reached, jax.lax.stop_gradient(found.ts[last]), steps, rejected)
 
     def findings(self, x: Trajectory | tuple[Any, ...]) -> tuple[Finding, ...]:
         """What a verdict should say of the solver on these trajectories, one or many: see `solver_report`."""

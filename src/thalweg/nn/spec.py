@@ -23,7 +23,15 @@ from thalweg.nn.linear import Linear
 from thalweg.nn.mlp import MLP
 from thalweg.nn.normalization import BatchNorm, LayerNorm, Standardize
 from thalweg.nn.sequential import Residual, Sequential
-from thalweg.nn.solvers import BacksolveAdjoint, CheckpointedAdjoint, DirectAdjoint, Dopri5, Kvaerno5, Tsit5
+from thalweg.nn.solvers import (
+    BacksolveAdjoint,
+    CheckpointedAdjoint,
+    DirectAdjoint,
+    Dopri5,
+    ForwardSensitivities,
+    Kvaerno5,
+    Tsit5,
+)
 from thalweg.nn.statistics import RunningStatistics
 from thalweg.types import PyTree
 
@@ -39,6 +47,7 @@ LAYERS: Mapping[str, type[eqx.Module]] = MappingProxyType(
             DirectAdjoint,
             Dopri5,
             Dropout,
+            ForwardSensitivities,
             GlobalMeanPool2d,
             HybridField,
             InitialStates,
