@@ -61,6 +61,7 @@ from .optim import StepDecay as StepDecay
 from .optim import Triangular as Triangular
 from .optim import Triangular2 as Triangular2
 from .optim import WarmUp as WarmUp
+from .physics import conditions as conditions
 from .physics import curl as curl
 from .physics import derivative as derivative
 from .physics import directional_derivative as directional_derivative

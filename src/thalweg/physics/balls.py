@@ -37,6 +37,12 @@ class Circles(AbstractPart):
     def spread(self, key: Key, n: int) -> BoundaryPoint:
         return self._place(equidistant(key, n, dtype_of(self.center)))
 
+    def distances(self, x: jax.Array) -> jax.Array:
+        """(R² − r²)/2R for each circle, and minus that where the domain is outside."""
+        x = one_point(x, 2)
+        radii, away = jnp.asarray(self.radii, x.dtype), x - jnp.asarray(self.center, x.dtype)
+        return jnp.asarray(self.outward, x.dtype) * (radii**2 - jnp.sum(away * away)) / (2 * radii)
+
     def _place(self, s: jax.Array) -> BoundaryPoint:
         radii = jnp.asarray(self.radii)
         upto = jnp.cumsum(radii)

@@ -46,6 +46,12 @@ class Faces(AbstractPart):
         d, dtype = len(self.lower), dtype_of(self.lower)
         return self._place(sobol(key, n, d - 1, dtype) if d > 2 else equidistant(key, n, dtype)[:, None])
 
+    def distances(self, x: jax.Array) -> jax.Array:
+        """From the plane of each face."""
+        x = one_point(x, len(self.lower))
+        lower, upper = jnp.asarray(self.lower, x.dtype), jnp.asarray(self.upper, x.dtype)
+        return jnp.stack([upper[axis] - x[axis] if side else x[axis] - lower[axis] for axis, side in self.which])
+
     def _place(self, s: jax.Array) -> BoundaryPoint:
         """Points (n, d) from unit points (n, d − 1): the first number chooses the face, and goes on within it."""
         lower, upper = jnp.asarray(self.lower), jnp.asarray(self.upper)
@@ -80,6 +86,11 @@ class Interval(AbstractDomain):
         return float(self.ends[1] - self.ends[0])
 
     @property
+    def boundary(self) -> Faces:
+        """Both ends."""
+        return self._faces((0, False), (0, True))
+
+    @property
     def left(self) -> Faces:
         """The lower end, a part of the boundary."""
         return self._faces((0, False))
@@ -112,7 +123,7 @@ class Interval(AbstractDomain):
         return self._place(equidistant(key, n, dtype_of(self.ends))[:, None])
 
     def sample_boundary(self, key: Key, n: int) -> BoundaryPoint:
-        return self._faces((0, False), (0, True)).sample(key, n)
+        return self.boundary.sample(key, n)
 
     def spread_boundary(self, key: Key, n: int) -> BoundaryPoint:
         """The ends in turn, from either."""

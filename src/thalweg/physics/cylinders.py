@@ -46,6 +46,11 @@ class Moment(AbstractPart):
     def spread(self, key: Key, n: int) -> BoundaryPoint:
         return self._place(self.domain.spread_interior(key, n))
 
+    def distances(self, x: jax.Array) -> jax.Array:
+        """The time since the start, or to the end."""
+        elapsed = jnp.asarray(x)[-1:] - jnp.asarray(self.time, jnp.asarray(x).dtype)
+        return -elapsed if self.is_final else elapsed
+
     def _place(self, x: jax.Array) -> BoundaryPoint:
         now = jnp.full((len(x), 1), jnp.asarray(self.time, x.dtype))
         normal = jnp.zeros((len(x), x.shape[1] + 1), x.dtype).at[:, -1].set(1 if self.is_final else -1)
@@ -74,6 +79,10 @@ class Sides(AbstractPart):
     def spread(self, key: Key, n: int) -> BoundaryPoint:
         place, moment = jax.random.split(key)
         return self._place(self.around.spread(place, n), golden(moment, n, dtype_of(self.span))[:, None])
+
+    def distances(self, x: jax.Array) -> jax.Array:
+        """Those of the part in space, at any time."""
+        return self.around.distances(jnp.asarray(x)[:-1])
 
     def _place(self, at: BoundaryPoint, s: jax.Array) -> BoundaryPoint:
         times = _times(self.span, s)

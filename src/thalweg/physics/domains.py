@@ -44,6 +44,18 @@ class AbstractPart(eqx.Module):
         """Draws n points that cover the part evenly: on a curve equidistant; shapes (n, d)."""
         raise NotImplementedError
 
+    def distances(self, x: jax.Array) -> jax.Array:
+        """Smooth functions of one point x (d,), one for each piece of this part, shape (k,).
+
+        Each is 0 on its piece, and elsewhere in the domain positive; on the piece its slope along the inward normal
+        is 1. `thalweg.conditions.SmoothDistance` joins them.
+
+        Raises:
+            UserError: this kind of part has none.
+        """
+        remedy = "Name it instead: edges of a polygon, faces of a box, circles, moments and sides of a time cylinder."
+        raise UserError(f"{type(self).__name__} has no smooth distance", where="a part of a boundary", remedy=remedy)
+
     def part(self, belongs: Callable[[jax.Array], Any]) -> "Matching":
         """The places of this part for which `belongs`, a function of one point (d,), is true.
 
@@ -180,6 +192,10 @@ class Whole(AbstractPart):
     def spread(self, key: Key, n: int) -> BoundaryPoint:
         return self.domain.spread_boundary(key, n)
 
+    def distances(self, x: jax.Array) -> jax.Array:
+        boundary = getattr(self.domain, "boundary", None)
+        return boundary.distances(x) if isinstance(boundary, AbstractPart) else super().distances(x)
+
 
 class Matching(AbstractPart):
     """The places of a part that satisfy a condition; made by `domain.part`. Points are drawn by rejection.
@@ -248,6 +264,9 @@ class Joined(AbstractPart):
         drawn = [part.spread(one, int(m)) for part, one, m in zip(self.parts, keys, counts, strict=True)]
         which = jnp.asarray(np.repeat(np.arange(len(counts)), counts))
         return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *drawn), which
+
+    def distances(self, x: jax.Array) -> jax.Array:
+        return jnp.concatenate([part.distances(x) for part in self.parts])
 
 
 def joined(*parts: AbstractPart) -> Joined:

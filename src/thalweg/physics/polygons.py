@@ -43,6 +43,17 @@ class Edges(AbstractPart):
         """Draws n equidistant points, the edges laid end to end, from a random start; shapes (n, 2)."""
         return self._place(equidistant(key, n, dtype_of(self.starts)))
 
+    def distances(self, x: jax.Array) -> jax.Array:
+        """From each segment, smooth but on it (Rvachev, 1982; Sukumar and Srivastava, 2022)."""
+        x = one_point(x, 2)
+        starts, ends, normals = (jnp.asarray(rows, x.dtype) for rows in (self.starts, self.ends, self.normals))
+        lengths = jnp.linalg.norm(ends - starts, axis=1)
+        from_line = jnp.sum((starts - x) * normals, axis=1)
+        middle = x - (starts + ends) / 2
+        within = (lengths**2 / 4 - jnp.sum(middle * middle, axis=1)) / lengths  # positive in the circle over the edge
+        beyond = (root(within**2 + from_line**4) - within) / 2  # 0 on the edge, and further along its line not
+        return root(from_line**2 + beyond**2)
+
     def _place(self, s: jax.Array) -> BoundaryPoint:
         starts, ends, normals = map(jnp.asarray, (self.starts, self.ends, self.normals))
         lengths = jnp.linalg.norm(ends - starts, axis=1)
