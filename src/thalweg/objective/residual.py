@@ -6,6 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from thalweg.errors import UserError
 from thalweg.objective.causality import Causality
@@ -98,12 +99,12 @@ class Residual(AbstractTerm):
         if not there > OVERFITTED * here:
             return ()
         worst = int(jnp.argmax(others))
-        at = [leaf[worst].tolist() for leaf in jax.tree.leaves(fresh.values)]
+        at = [np.array2string(np.asarray(leaf[worst]), precision=4) for leaf in jax.tree.leaves(fresh.values)]
         return (
             Finding(
                 "points-overfitted",
                 f"term '{name}': mean square {here:.2g} at the {len(ours)} points trained on, "
-                f"{there:.2g} at {len(others)} others, worst at {', '.join(map(str, at))}",
+                f"{there:.2g} at {len(others)} others, worst at {', '.join(at)}",
                 "Train on fresh points (FreshPoints with redraw=…), on points where the residual is large "
                 "(AdaptivePoints), or on more of them.",
             ),

@@ -132,10 +132,10 @@ def burgers(settings: Settings, run: tw.Run) -> list[tw.Claim]:
         Variant("as above", Bound, tw.AdaptivePoints, broyden),
         Variant("fresh points", Bound, tw.FreshPoints, broyden),
         Variant("fixed points", Bound, tw.HeldPoints, broyden),
-        Variant("soft conditions, fixed points", Free, tw.HeldPoints, broyden),
+        Variant("soft, fixed points", Free, tw.HeldPoints, broyden),
         Variant("L-BFGS", Bound, tw.AdaptivePoints, tw.LBFGS()),
         Variant("Adam", Bound, tw.AdaptivePoints, tw.Adam(2e-3)),
-        Variant("soft, fixed, L-BFGS (the usual one)", Free, tw.HeldPoints, tw.LBFGS()),
+        Variant("soft, fixed, L-BFGS", Free, tw.HeldPoints, tw.LBFGS()),
     ]
     for number, variant in enumerate(variants):
         done = tw.fit_many(
