@@ -70,6 +70,7 @@ REGISTRY = {
     "self-scaled Broyden": lambda: SelfScaledBroyden(),
     "averaged L-BFGS": lambda: Averaged(LBFGS(memory=4)),
     "Levenberg-Marquardt": lambda: LevenbergMarquardt(),
+    "Levenberg-Marquardt, in chunks": lambda: LevenbergMarquardt(memory=100.0),
     "Levenberg-Marquardt, matrix-free": lambda: LevenbergMarquardt(dense=False, iterations=5),
     "explicit Euler": lambda: ExplicitEuler(0.05),
     "proximal point": lambda: ProximalPoint(0.5),
@@ -81,7 +82,7 @@ REGISTRY = {
 }
 # the two players; the products with the Jacobian at the params, and the slope at the trial; a gradient for each stage
 TURNS = {"players": 2, "Levenberg-Marquardt, matrix-free": 2, "gradient flow": 6, "gradient flow, implicit": 3}
-FLOAT64_ONLY = {"Levenberg-Marquardt", "Levenberg-Marquardt, matrix-free"}
+FLOAT64_ONLY = {"Levenberg-Marquardt", "Levenberg-Marquardt, in chunks", "Levenberg-Marquardt, matrix-free"}
 CASES = [
     (name, dtype)
     for name in REGISTRY

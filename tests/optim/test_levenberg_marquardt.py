@@ -7,7 +7,9 @@ import pytest
 from scipy.optimize import least_squares
 
 from thalweg.errors import UserError
+from thalweg.objective import Objective, Residual, Rows
 from thalweg.optim import Ended, LevenbergMarquardt
+from thalweg.optim.gauss_newton import linear_model
 
 
 def rosenbrock(x, _):
@@ -93,7 +95,7 @@ def test_one_evaluation_a_step(walk, of_residual):
 def test_gain_ratio_damping_is_nielsens(walk, of_residual):
     _, state, info = walk(LevenbergMarquardt(), of_residual(rosenbrock), [-1.2, 1.0], 15)
     gain, damping, growth = info.figures["gain_ratio"], state.damping, state.growth
-    assert np.isclose(damping[0], 1e-3 * np.max(np.diagonal(state.gram[0])), rtol=1e-12)
+    assert np.isclose(damping[0], 1e-3 * np.max(np.diagonal(state.local.gram[0])), rtol=1e-12)
     for i in range(14):
         if info.accepted[i]:
             expected = damping[i] * max(1 / 3, 1 - (2 * gain[i] - 1) ** 3)
@@ -139,7 +141,7 @@ def test_says_failed_where_the_cost_does_not_fall_as_the_jacobian_says(residual,
 def test_refuses_what_cannot_work(walk, of_residual, of_cost):
     with pytest.raises(UserError, match="works in float64"):
         walk(LevenbergMarquardt(), of_residual(rosenbrock), [1.0, 1.0], 1, np.float32)
-    with pytest.raises(UserError, match="at most 5000 parameters, not 5001"):
+    with pytest.raises(UserError, match="at most 5000 parameters or residuals, not 5001 and 5001"):
         walk(LevenbergMarquardt(dense=True), of_residual(lambda x, _: x), np.ones(5_001), 1)
     with pytest.raises(UserError, match="at least 1 iteration, not 0"):
         LevenbergMarquardt(iterations=0)
@@ -150,3 +152,110 @@ def test_refuses_what_cannot_work(walk, of_residual, of_cost):
     for damping in (0, -1.0, float("nan"), float("inf")):
         with pytest.raises(UserError, match="damping must be a number above 0"):
             LevenbergMarquardt(damping=damping)
+
+
+def curve(x, point):
+    """Two residuals a point of five unknowns, none of them linear."""
+    a, b, c, d, e = x
+    t = point[0]
+    return jnp.stack([a * jnp.exp(-b * t) + c - point[1], d * jnp.sin(e * t) * a])
+
+
+FIVE = np.array([1.0, 1.0, 0.1, 0.5, 2.0])
+
+
+@pytest.mark.parametrize("memory", [200.0, 1_000.0, 2_300.0])
+def test_in_chunks_it_makes_the_same_steps(memory, walk, of_residual):
+    """A Jacobian of 30 × 2 rows of 5 numbers takes 2,400 bytes: two, twelve or 28 points at once."""
+    objective = of_residual(curve, decay_data())
+    whole, _, info = walk(LevenbergMarquardt(dense=True), objective, FIVE, 12)
+    cut, _, found = walk(
+        LevenbergMarquardt(dense=True, memory=max(memory, 200.0)), of_residual(curve, decay_data()), FIVE, 12
+    )
+    # the same sums in another order: rounding, times a condition number that 12 steps do not let grow past 1e6
+    assert np.allclose(cut, whole, rtol=1e-9, atol=1e-10)
+    assert np.allclose(found.total, info.total, rtol=1e-9)
+    assert np.array_equal(found.accepted, info.accepted)
+
+
+def test_the_normal_equations_of_chunks_are_those_of_the_whole(bound):
+    """Weights of examples and of terms, a batch that chunks do not divide, and dropout's keys."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(23, 2))
+    noisy = lambda model, point: jnp.tanh(model.x[:2] * point) * model.x[2]
+    objective = Objective(
+        a=Residual(noisy, Rows(x, weights=rng.uniform(0.5, 2, size=23)), weight=3.0),
+        b=Residual(lambda model, point: model.x @ model.x - point[0], Rows(x[:7])),
+    )
+    with jax.enable_x64(True):
+        problem, params = bound(objective.astype(np.float64), jnp.asarray([0.3, -0.4, 1.2]))
+        residuals, jacobian, parts = problem.linearize(params)
+        for memory in (1.0, 24.0 * 5, 24.0 * 20, np.inf):
+            found = problem.normal_equations(params, memory)
+            assert np.allclose(found.gram, jacobian.T @ jacobian, rtol=1e-12)
+            assert np.allclose(found.slope, jacobian.T @ residuals, rtol=1e-12)
+            assert np.allclose(found.total, problem.evaluate(params)[0], rtol=1e-12)
+            assert {name: float(part) for name, part in found.parts.items()} == pytest.approx(
+                {name: float(part) for name, part in parts.items()}, rel=1e-12
+            )
+
+
+def test_no_more_of_the_jacobian_is_formed_than_memory_allows(bound, of_residual):
+    """XLA's own count of temporary bytes: 20,000 points of 40 unknowns are 6.4 MB at once, and 0.64 MB in chunks."""
+    wave = lambda x, point: jnp.vdot(x, jnp.sin(jnp.arange(1.0, 41.0) * point[0])) ** 2 - point[0]
+    points = np.linspace(0, 1, 20_000)[:, None]
+    sizes = {}
+    with jax.enable_x64(True):
+        problem, params = bound(of_residual(wave, points).astype(np.float64), jnp.ones(40))
+        for memory in (2.0**30, 640_000.0):
+            compiled = jax.jit(lambda p, memory=memory: problem.normal_equations(p, memory)).lower(params).compile()
+            found = compiled.memory_analysis()
+            assert found is not None
+            sizes[memory] = found.temp_size_in_bytes
+    assert sizes[2.0**30] > 6_400_000
+    # a chunk's Jacobian, what its derivation keeps, and vectors of 20,000: several times the cap, far from the whole
+    assert sizes[640_000.0] < 0.5 * sizes[2.0**30]
+
+
+def test_with_few_residuals_the_smaller_side_is_solved(walk, of_residual):
+    """Three points, 40 unknowns: JJᵀ is 3 × 3, and the step is the same."""
+    rng = np.random.default_rng(0)
+    points = np.concatenate([rng.normal(size=(3, 40)), rng.normal(size=(3, 1))], axis=1)
+    bent = lambda x, point: jnp.tanh(jnp.vdot(point[:40], x)) + jnp.vdot(x, x) - point[40]
+    start = 0.1 * rng.normal(size=40)
+    _, states, info = walk(LevenbergMarquardt(), of_residual(bent, points), start, 10)
+    assert states.local.gram.shape[1:] == (3, 3)
+    # so little memory that J does not fit: JᵀJ in chunks
+    with jax.enable_x64(True):
+        _, other, narrow = walk(
+            LevenbergMarquardt(memory=40 * 40 * 8.0), of_residual(bent, np.tile(points, (20, 1))), start, 10
+        )
+    assert other.local.gram.shape[1:] == (40, 40)
+    # the points twenty times over are the same mean square, and J has the same Gauss-Newton matrix; damping begins
+    # from another diagonal, so that the first step differs and the place does not
+    assert info.total[-1] < 1e-12
+    assert narrow.total[-1] < 1e-12
+
+
+def test_one_step_on_either_side_is_the_same(bound, of_residual):
+    rng = np.random.default_rng(1)
+    points = np.concatenate([rng.normal(size=(3, 8)), rng.normal(size=(3, 1))], axis=1)
+    bent = lambda x, point: jnp.tanh(jnp.vdot(point[:8], x)) + jnp.vdot(x, x) - point[8]
+    with jax.enable_x64(True):
+        problem, params = bound(of_residual(bent, points).astype(np.float64), jnp.asarray(0.1 * rng.normal(size=8)))
+        damping = jnp.asarray(1e-3)
+        wide = linear_model(problem, params, wide=True).solve(damping)
+        narrow = linear_model(problem, params, wide=False).solve(damping)
+        residuals, jacobian, _ = problem.linearize(params)
+        expected = np.linalg.solve(jacobian.T @ jacobian + 1e-3 * np.eye(8), jacobian.T @ residuals)
+    # a condition number of about 1e4 between rounding 1e-16 and the solutions
+    assert np.allclose(wide, expected, rtol=1e-9)
+    assert np.allclose(narrow, expected, rtol=1e-9)
+
+
+def test_memory_that_is_none_is_refused(walk, of_residual):
+    for memory in (0, -1.0, True):
+        with pytest.raises(UserError, match="bytes"):
+            LevenbergMarquardt(memory=memory)
+    with pytest.raises(UserError, match="memory"):
+        walk(LevenbergMarquardt(dense=True, memory=10), of_residual(rosenbrock), [-1.2, 1.0], 1)

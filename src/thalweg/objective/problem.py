@@ -1,5 +1,6 @@
 """The slice of landscape that an optimizer sees: batch, dropout key and weights frozen; a function of params only."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -42,6 +43,22 @@ class Evaluation(eqx.Module):
 
     parts: dict[str, Scalar]
     model_state: PyTree
+
+
+class NormalEquations(eqx.Module):
+    """The quadratic ‖r + Jδ‖² that least squares sees around the params, J the Jacobian of `Problem.residuals`.
+
+    Attributes:
+        total: ‖r‖², shape ().
+        gram: JᵀJ, (n, n).
+        slope: Jᵀr, (n,): half the total's gradient.
+        parts: mean cost of each term.
+    """
+
+    total: Scalar
+    gram: jax.Array
+    slope: jax.Array
+    parts: dict[str, Scalar]
 
 
 class Problem(eqx.Module):
@@ -118,25 +135,65 @@ class Problem(eqx.Module):
 
         Reverse-differentiating the stacked residual instead costs about twenty times as much (measured).
         """
-        flat, unravel = ravel_pytree(params)
+        flat = ravel_pytree(params)[0]
         keys, stacked, jacobians, parts = self.keys(), [], [], {}
         for name, term in self._least_squares().items():
-
-            def both(example: PyTree, k: Key | None, term: AbstractTerm = term) -> tuple[jax.Array, jax.Array]:
-                def residual(p: jax.Array) -> tuple[jax.Array, jax.Array]:
-                    r = jnp.ravel(term.residual(self.model(unravel(p)), example, k))
-                    return r, r
-
-                jacobian, r = jax.jacrev(residual, has_aux=True)(flat)
-                return r, jacobian
-
             with _naming(name):
-                rows, slopes = map_examples(both, self.batch[name], keys[name])
+                rows, slopes = map_examples(self._one_linearized(term, params), self.batch[name], keys[name])
             scale = self._row_scale(name, rows)
             parts[name] = weighted_mean(jnp.sum(rows * rows, axis=1), self.batch[name].weights)
             stacked.append(jnp.ravel(rows * scale[:, None]))
             jacobians.append((slopes * scale[:, None, None]).reshape(-1, flat.size))
         return jnp.concatenate(stacked), jnp.concatenate(jacobians), parts
+
+    def normal_equations(self, params: Params, memory: float = math.inf) -> NormalEquations:
+        """JᵀJ, Jᵀr and what goes with them, evaluating each example once and keeping no more of J than is allowed.
+
+        Args:
+            params: where.
+            memory: bytes that the Jacobian of a term may take (its examples are taken in chunks, one after another, if
+                that of all takes more); at least one example's is formed.
+        """
+        flat = ravel_pytree(params)[0]
+        keys, parts = self.keys(), {}
+        total, gram, slope = jnp.zeros((), flat.dtype), jnp.zeros((flat.size,) * 2, flat.dtype), jnp.zeros_like(flat)
+        for name, term in self._least_squares().items():
+            examples, key = self.batch[name], keys[name]
+            weights = self._example_weights(name, flat.dtype) / examples.size
+            share = jnp.ones_like(weights) if examples.weights is None else examples.weights.astype(flat.dtype)
+            each = (examples.values, None if key is None else jax.random.split(key, examples.size))
+            with _naming(name):
+                # traced once, so that its shape is known before it is mapped
+                one = eqx.filter_closure_convert(self._one_linearized(term, params), *_first(each))
+                count = jax.eval_shape(one, *_first(each))[0].size
+                most = max(1, int(min(memory / (count * flat.size * flat.dtype.itemsize), examples.size)))
+
+                def summed(chunk: Any, one: Any = one) -> Any:
+                    (values, k), weight, shares = chunk
+                    rows, slopes = jax.vmap(lambda v, kk: one(v, kk))(values, k)
+                    costs = jnp.sum(rows * rows, axis=1)
+                    rows = jnp.ravel(rows * jnp.sqrt(weight)[:, None])
+                    slopes = (slopes * jnp.sqrt(weight)[:, None, None]).reshape(-1, flat.size)
+                    return rows @ rows, slopes.T @ slopes, slopes.T @ rows, shares @ costs
+
+                found = _in_chunks(summed, (each, weights, share), examples.size, most)
+            total, gram, slope = total + found[0], gram + found[1], slope + found[2]
+            parts[name] = found[3] / examples.size
+        return NormalEquations(total, gram, slope, parts)
+
+    def _one_linearized(self, term: AbstractTerm, params: Params) -> Callable[..., tuple[jax.Array, jax.Array]]:
+        """(example, key) -> its residual (k,) and the Jacobian of that in the flattened params (k, n)."""
+        flat, unravel = ravel_pytree(params)
+
+        def both(example: PyTree, key: Key | None) -> tuple[jax.Array, jax.Array]:
+            def residual(p: jax.Array) -> tuple[jax.Array, jax.Array]:
+                r = jnp.ravel(term.residual(self.model(unravel(p)), example, key))
+                return r, r
+
+            jacobian, r = jax.jacrev(residual, has_aux=True)(flat)
+            return r, jacobian
+
+        return both
 
     def example_gradients(self, params: Params) -> dict[str, PyTree]:
         """Gradient of each example's weighted cost, by term: a pytree like params with a leading axis (B,)."""
@@ -224,6 +281,41 @@ class Problem(eqx.Module):
         examples = self.batch[name]
         weights = jnp.ones(examples.size, dtype) if examples.weights is None else examples.weights.astype(dtype)
         return self.state.weights[name].astype(dtype) * weights
+
+
+def _first(tree: PyTree) -> PyTree:
+    """The first of many, all leaves with one leading axis."""
+    return jax.tree.map(lambda leaf: leaf[0], tree)
+
+
+def _in_chunks(summed: Callable[[Any], Any], rows: Any, size: int, most: int) -> Any:
+    """`summed` over all rows, at most so many at once; it must give the sum over rows of one chunk, by weights.
+
+    Args:
+        summed: (values, weights, shares) of a chunk -> a pytree of sums.
+        rows: the same of all, each leaf with a leading axis of `size`.
+        size: number of rows.
+        most: rows at once.
+    """
+    if most >= size:
+        return summed(rows)
+    chunks = -(-size // most)
+    each = -(-size // chunks)  # as even as can be
+    place = jnp.arange(chunks * each).reshape(chunks, each)
+    values, weights, shares = rows
+
+    def one(sums: Any, places: jax.Array) -> Any:
+        kept = jnp.minimum(places, size - 1)  # past the end stands the last row once more, with weight 0
+        there = jnp.where(places < size, jnp.ones_like(weights, shape=places.shape), 0)
+        chunk = jax.tree.map(lambda leaf: leaf[kept], values), weights[kept] * there, shares[kept] * there
+        return jax.tree.map(jnp.add, sums, summed(chunk)), None
+
+    start = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(summed, _chunk(rows, each)))
+    return jax.lax.scan(one, start, place)[0]
+
+
+def _chunk(rows: Any, each: int) -> Any:
+    return jax.tree.map(lambda leaf: leaf[:each], rows)
 
 
 @contextmanager
