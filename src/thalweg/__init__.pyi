@@ -28,11 +28,13 @@ from .objective import Problem as Problem
 from .objective import Residual as Residual
 from .objective import Rows as Rows
 from .objective import Supervised as Supervised
+from .objective import UnknownPosterior as UnknownPosterior
 from .objective import frozen as frozen
 from .objective import gradient_signal as gradient_signal
 from .objective import kernels as kernels
 from .objective import only as only
 from .objective import trainable as trainable
+from .objective import unknown_posterior as unknown_posterior
 from .optim import BFGS as BFGS
 from .optim import LBFGS as LBFGS
 from .optim import SGD as SGD
@@ -45,8 +47,8 @@ from .optim import Averaged as Averaged
 from .optim import Constant as Constant
 from .optim import Cosine as Cosine
 from .optim import CosineRestarts as CosineRestarts
-from .optim import ExpRange as ExpRange
 from .optim import ExplicitEuler as ExplicitEuler
+from .optim import ExpRange as ExpRange
 from .optim import FirstOrder as FirstOrder
 from .optim import GradientFlow as GradientFlow
 from .optim import LevenbergMarquardt as LevenbergMarquardt
@@ -54,13 +56,14 @@ from .optim import Muon as Muon
 from .optim import OneCycle as OneCycle
 from .optim import Player as Player
 from .optim import Players as Players
-from .optim import RMSprop as RMSprop
 from .optim import ProximalPoint as ProximalPoint
+from .optim import RMSprop as RMSprop
 from .optim import SelfScaledBroyden as SelfScaledBroyden
 from .optim import StepDecay as StepDecay
 from .optim import Triangular as Triangular
 from .optim import Triangular2 as Triangular2
 from .optim import WarmUp as WarmUp
+from .physics import Unknown as Unknown
 from .physics import conditions as conditions
 from .physics import curl as curl
 from .physics import derivative as derivative
@@ -72,6 +75,7 @@ from .physics import hessian_vector as hessian_vector
 from .physics import laplacian as laplacian
 from .physics import references as references
 from .physics import strain as strain
+from .physics import unknowns_of as unknowns_of
 from .settings import Settings as Settings
 from .settings import setting as setting
 from .study.claim import Claim as Claim

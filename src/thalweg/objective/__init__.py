@@ -6,6 +6,9 @@ from thalweg.objective.constraints import Equal as Equal
 from thalweg.objective.gradients import GradientSignal as GradientSignal
 from thalweg.objective.gradients import gradient_signal as gradient_signal
 from thalweg.objective.gradients import signal_over_noise as signal_over_noise
+from thalweg.objective.information import UnknownPosterior as UnknownPosterior
+from thalweg.objective.information import unidentifiable as unidentifiable
+from thalweg.objective.information import unknown_posterior as unknown_posterior
 from thalweg.objective.keys import named_key as named_key
 from thalweg.objective.objective import Objective as Objective
 from thalweg.objective.objective import ObjectiveState as ObjectiveState

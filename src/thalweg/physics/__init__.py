@@ -12,3 +12,5 @@ from thalweg.physics.operators import gradient as gradient
 from thalweg.physics.operators import hessian_vector as hessian_vector
 from thalweg.physics.operators import laplacian as laplacian
 from thalweg.physics.operators import strain as strain
+from thalweg.physics.unknowns import Unknown as Unknown
+from thalweg.physics.unknowns import unknowns_of as unknowns_of

@@ -9,7 +9,7 @@ import equinox as eqx
 import numpy as np
 
 from thalweg.errors import UserError
-from thalweg.objective import AbstractTerm, Objective
+from thalweg.objective import AbstractTerm, Objective, unidentifiable
 from thalweg.train.description import described, program_described
 from thalweg.train.interrupts import Interrupts
 from thalweg.train.journal import Journal
@@ -245,8 +245,13 @@ class Course:
         if end_state is None:
             return verdict
         said = self.objective.findings(model, end_state, end.travellers[i].batch)
+        if i < FEW:
+            said += unidentifiable(model, self.objective)
         return replace(verdict, findings=(*verdict.findings, *said))
 
+
+FEW = 10
+"""Members whose unknown numbers are examined for whether the data can tell them: each takes a factorization."""
 
 Copies = Callable[[int], PyTree]
 """Member -> its whole model, copied earlier."""

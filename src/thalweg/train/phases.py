@@ -11,6 +11,7 @@ import numpy as np
 
 from thalweg.errors import UserError
 from thalweg.objective import Objective, ObjectiveState, Parts, cast, named_key, split
+from thalweg.physics import Unknown, unknowns_of
 from thalweg.train.instruments import AbstractInstrument, looks_every
 from thalweg.train.members import (
     AbstractMembers,
@@ -177,6 +178,7 @@ def prepare(travellers: Sequence[Traveller], objective: Objective, phase: Phase,
         shared = jax.device_put(shared, everywhere)
     traced = _traced(objective, parts[0].combine(), states[0])
     _refuse_unreached(traced, objective)
+    _refuse_unused(traced, parts[0].combine())
     walk = Walk(
         phase,
         objective,
@@ -272,6 +274,21 @@ def _refuse_unreached(traced: Any, objective: Objective) -> None:
                 "no array of the model enters the term's cost, so no training can change it",
                 where=f"term '{name}'",
                 remedy="Let the residual or loss call the model it is handed, or leave the term out.",
+            )
+
+
+def _refuse_unused(traced: Any, model: PyTree) -> None:
+    """An unknown number that no term uses would keep the value that it starts with, and be taken for found."""
+    arrays = eqx.filter(model, eqx.is_array)
+    is_unknown = lambda node: isinstance(node, Unknown)
+    marked = jax.tree.map(lambda node: jax.tree.map(lambda _: is_unknown(node), node), arrays, is_leaf=is_unknown)
+    used = used_inputs(traced, _only(traced, 0))[:-1]
+    names = iter(unknowns_of(model))
+    for is_one, reached in zip(jax.tree.leaves(marked), used, strict=True):
+        if is_one and (name := next(names)) and not reached:
+            raise UserError(
+                f"no term uses the unknown number '{name}'",
+                remedy="Use its `.value` in an equation, or leave it out of the model.",
             )
 
 
