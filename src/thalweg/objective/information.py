@@ -15,7 +15,7 @@ from thalweg.errors import UserError
 from thalweg.objective.objective import Objective
 from thalweg.objective.partition import split, trainable
 from thalweg.physics.unknowns import Scale, Unknown, unknowns_of
-from thalweg.types import Finding, PyTree
+from thalweg.types import Finding, PyTree, Where
 
 LOOSE = 1.0
 """Standard deviation of a combination of trained numbers from which it counts as unknown: for a positive unknown one of
@@ -44,7 +44,7 @@ class UnknownPosterior:
         if not 0 < level < 1:
             raise UserError(f"a level of {level}", where="interval", remedy="Between 0 and 1.")
         i, unknown = list(self.unknowns).index(name), self.unknowns[name]
-        raw, wide = float(unknown.raw), norm.ppf((1 + level) / 2) * float(np.sqrt(self.covariance[i, i]))
+        raw, wide = float(unknown.raw), float(norm.ppf((1 + level) / 2) * np.sqrt(self.covariance[i, i]))
         low, high = (unknown.number_of(raw + sign * wide) for sign in (-1, 1))
         return low, high
 
@@ -72,7 +72,12 @@ def _term(name: str, unknown: Unknown) -> str:
 
 
 def unknown_posterior(
-    model: PyTree, objective: Objective, deviations: Mapping[str, float] | None = None, *, seed: int = 0
+    model: PyTree,
+    objective: Objective,
+    deviations: Mapping[str, float] | None = None,
+    *,
+    where: Where = trainable,
+    seed: int = 0,
 ) -> UnknownPosterior:
     """Gauss-Newton (Laplace) posterior of a trained model's unknown numbers.
 
@@ -85,6 +90,7 @@ def unknown_posterior(
         objective: terms with residuals, as they were trained.
         deviations: by term, the standard deviation of one residual: for sensors their noise. A term left out has the
             root mean square of its residuals at the trained place: an equation is believed as far as it is met.
+        where: what was trained, as the phase had it: readings that the model carries are no weights.
         seed: for the points of sources that draw them.
     Raises:
         UserError: no unknown in the model, a term without residuals, a deviation of an unknown term or not above 0.
@@ -100,7 +106,7 @@ def unknown_posterior(
     >>> bool(np.isclose(np.sqrt(found.covariance[0, 0]), expected, rtol=1e-6))
     True
     """
-    known, deviations = unknowns_of(model), dict(deviations or {})
+    known, deviations = _trained(model, where), dict(deviations or {})
     if not known:
         raise UserError("the model has no unknown number", remedy="Give it a `tw.Unknown` that the equation uses.")
     for name, deviation in deviations.items():
@@ -108,7 +114,7 @@ def unknown_posterior(
             raise UserError(f"a deviation of {deviation} for a term '{name}'", remedy="Above 0, of a term there is.")
     with jax.enable_x64(True):
         covariance = _covariance(
-            jax.tree.map(_double, model), objective.astype(jnp.float64), deviations, jax.random.key(seed)
+            jax.tree.map(_double, model), objective.astype(jnp.float64), deviations, where, jax.random.key(seed)
         )
     return UnknownPosterior(known, covariance)
 
@@ -117,22 +123,30 @@ LARGEST = 3_000
 """Weights beyond which no run is examined by itself for what its data can tell."""
 
 
-def unidentifiable(model: PyTree, objective: Objective) -> list[Finding]:
+def unidentifiable(model: PyTree, objective: Objective, where: Where) -> list[Finding]:
     """The findings of `unknown_posterior`, where it can be had at a cost that nobody notices; else none."""
     terms = objective.terms.values()
-    weights = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(model, trainable(model))))
+    weights = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(model, where(model))))
     plain = all(term.provides("residual") and not term.is_coupled(model) and not term.source.on_host for term in terms)
-    if not unknowns_of(model) or not plain or weights > LARGEST:
+    if not _trained(model, where) or not plain or weights > LARGEST:
         return []
-    return list(unknown_posterior(model, objective).findings)
+    return list(unknown_posterior(model, objective, where=where).findings)
+
+
+def _trained(model: PyTree, where: Where) -> dict[str, Unknown]:
+    """The unknown numbers that are not held."""
+    moved = unknowns_of(eqx.filter(model, where(model)))
+    return {name: node for name, node in unknowns_of(model).items() if moved[name].raw is not None}
 
 
 def _double(leaf: Any) -> Any:
     return jnp.asarray(leaf, jnp.float64) if eqx.is_inexact_array(leaf) else leaf
 
 
-def _covariance(model: PyTree, objective: Objective, deviations: dict[str, float], key: Any) -> np.ndarray:
-    parts = split(model)
+def _covariance(
+    model: PyTree, objective: Objective, deviations: dict[str, float], where: Where, key: Any
+) -> np.ndarray:
+    parts = split(model, where)
     marks = jax.tree.map(
         lambda node: jax.tree.map(lambda _: isinstance(node, Unknown), node),
         parts.params,

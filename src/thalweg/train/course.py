@@ -246,7 +246,7 @@ class Course:
             return verdict
         said = self.objective.findings(model, end_state, end.travellers[i].batch)
         if i < FEW:
-            said += unidentifiable(model, self.objective)
+            said += unidentifiable(model, self.objective, self.phases[last_phase].where)
         return replace(verdict, findings=(*verdict.findings, *said))
 
 
