@@ -31,6 +31,7 @@ from thalweg.optim import (
     GradientFlow,
     LevenbergMarquardt,
     Muon,
+    NaturalGradient,
     Player,
     Players,
     ProximalPoint,
@@ -76,13 +77,19 @@ REGISTRY = {
     "proximal point": lambda: ProximalPoint(0.5),
     "gradient flow": lambda: GradientFlow(),
     "gradient flow, implicit": lambda: GradientFlow(Kvaerno5()),
+    "natural gradient": lambda: NaturalGradient(),
     "players": lambda: Players(
         {"a": Player(Adam(0.05), only(lambda m: m.slope)), "b": Player(SGD(0.05), only(lambda m: m.height))}, ("a", "b")
     ),
 }
-# the two players; the products with the Jacobian at the params, and the slope at the trial; a gradient for each stage
-TURNS = {"players": 2, "Levenberg-Marquardt, matrix-free": 2, "gradient flow": 6, "gradient flow, implicit": 3}
-FLOAT64_ONLY = {"Levenberg-Marquardt", "Levenberg-Marquardt, in chunks", "Levenberg-Marquardt, matrix-free"}
+TURNS = {
+    "players": 2,
+    "Levenberg-Marquardt, matrix-free": 2,  # the products with the Jacobian at the params, and the slope at the trial
+    "natural gradient": 2,  # the lengths, and the Jacobian at the best
+    "gradient flow": 6,  # a gradient for each stage
+    "gradient flow, implicit": 3,
+}
+FLOAT64_ONLY = {name for name in REGISTRY if name.startswith("Levenberg")} | {"natural gradient"}
 CASES = [
     (name, dtype)
     for name in REGISTRY

@@ -13,6 +13,7 @@ from thalweg.optim.gradient_flow import ExplicitEuler as ExplicitEuler
 from thalweg.optim.gradient_flow import GradientFlow as GradientFlow
 from thalweg.optim.implicit import ProximalPoint as ProximalPoint
 from thalweg.optim.least_squares import LevenbergMarquardt as LevenbergMarquardt
+from thalweg.optim.natural_gradient import NaturalGradient as NaturalGradient
 from thalweg.optim.optimizer import AbstractOptimizer as AbstractOptimizer
 from thalweg.optim.optimizer import Ended as Ended
 from thalweg.optim.optimizer import StepInfo as StepInfo

@@ -40,10 +40,19 @@ class LinearModel(eqx.Module):
     jacobian: jax.Array | None
     residuals: jax.Array | None
 
-    def solve(self, damping: Scalar) -> jax.Array:
-        """The δ (n,) with (JᵀJ + μI)δ = Jᵀr, where a matrix is formed."""
+    @property
+    def scale(self) -> Scalar:
+        """A lower bound of the largest eigenvalue of JᵀJ, of the same order: the largest diagonal element."""
         assert self.gram is not None, "without a matrix there are only products"
-        right = self.slope if self.residuals is None else self.residuals
+        return jnp.max(jnp.diagonal(self.gram))
+
+    def solve(self, damping: Scalar, past: jax.Array | None = None) -> jax.Array:
+        """The δ (n,) with (JᵀJ + μI)δ = Jᵀ(r − Jφ), where a matrix is formed; φ is `past` (n,), or 0."""
+        assert self.gram is not None, "without a matrix there are only products"
+        if self.jacobian is None or self.residuals is None:
+            right = self.slope if past is None else self.slope - self.gram @ past
+        else:
+            right = self.residuals if past is None else self.residuals - self.jacobian @ past
         damped = self.gram + damping * jnp.eye(right.size, dtype=right.dtype)
         found = jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(damped), right)
         # (JᵀJ + μI)⁻¹Jᵀ = Jᵀ(JJᵀ + μI)⁻¹

@@ -99,8 +99,7 @@ class LevenbergMarquardt(AbstractOptimizer):
             unit = slope / jnp.maximum(jnp.linalg.norm(slope), jnp.finfo(flat.dtype).tiny)
             scale = jnp.vdot(unit, gram_product(problem, params)(unit))
         else:
-            # JJᵀ has the eigenvalues of JᵀJ, and each is at least as large as its largest diagonal element
-            scale = jnp.max(jnp.diagonal(state.local.gram))
+            scale = state.local.scale  # of JJᵀ, too: both have the same eigenvalues
         damping = self.damping * jnp.maximum(scale, jnp.finfo(flat.dtype).tiny)
         return eqx.tree_at(lambda s: s.damping, state, damping)
 
