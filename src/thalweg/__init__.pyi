@@ -53,6 +53,7 @@ from .optim import FirstOrder as FirstOrder
 from .optim import GradientFlow as GradientFlow
 from .optim import LevenbergMarquardt as LevenbergMarquardt
 from .optim import Muon as Muon
+from .optim import NaturalGradient as NaturalGradient
 from .optim import OneCycle as OneCycle
 from .optim import Player as Player
 from .optim import Players as Players

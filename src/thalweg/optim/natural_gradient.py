@@ -19,7 +19,8 @@ class NaturalState(eqx.Module):
         local: the model.
         last: the direction that was last walked along, (n,); zeros where the next one stands alone.
         shift: how many halvings are known to be too few, so that the next search begins beyond them.
-        wrong: whether in a search from here the total rose in a straight line where its slope promises a fall.
+        wrong: whether in a search from here the total rose in a straight line where its slope promises a fall, or was
+            nowhere finite.
         ended: an `Ended`.
     """
 
@@ -115,9 +116,8 @@ class NaturalGradient(AbstractOptimizer):
         # Ever shorter steps that all rise in proportion: the slope is wrong. Rounding has no such regularity.
         rise = (heights - state.local.total)[-STRAIGHT:] / lengths[-STRAIGHT:]
         straight = alone & (rise[-1] > 0) & jnp.all(jnp.abs(rise - rise[-1]) < 0.2 * rise[-1]) & (rise.size > 1)
-        wrong = state.wrong | straight
-        failed = wrong | ~jnp.isfinite(heights[-1])
-        end = jnp.where(failed, jnp.int32(Ended.FAILED), jnp.int32(Ended.CONVERGED))
+        wrong = state.wrong | straight | (alone & ~jnp.any(jnp.isfinite(heights)))
+        end = jnp.where(wrong, jnp.int32(Ended.FAILED), jnp.int32(Ended.CONVERGED))
         stayed = NaturalState(
             state.local,
             0 * state.last,
