@@ -4,6 +4,7 @@ from . import figures as figures
 from . import losses as losses
 from . import nn as nn
 from . import optim as optim
+from .analysis import at_points as at_points
 from .errors import DamagedError as DamagedError
 from .errors import RunError as RunError
 from .errors import ThalwegError as ThalwegError

@@ -5,3 +5,4 @@ from thalweg.analysis.slices import filter_normalized as filter_normalized
 from thalweg.analysis.slices import plane_slice as plane_slice
 from thalweg.analysis.slices import walked_direction as walked_direction
 from thalweg.analysis.slices import without_component as without_component
+from thalweg.analysis.values import at_points as at_points

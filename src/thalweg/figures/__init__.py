@@ -3,8 +3,8 @@
 from thalweg.figures import classification as classification
 from thalweg.figures import comparison as comparison
 from thalweg.figures import fields as fields
-from thalweg.figures import phase as phase
 from thalweg.figures import parameters as parameters
+from thalweg.figures import phase as phase
 from thalweg.figures import predictions as predictions
 from thalweg.figures import rates as rates
 from thalweg.figures import signals as signals

@@ -93,7 +93,7 @@ class Settings(tw.Settings):
     points: int = tw.setting(1_000, "points of the law", quick=600, ge=50, le=20_000)
     adam: int = tw.setting(300, "steps of Adam", ge=1)
     broyden: int = tw.setting(6_000, "steps of self-scaled Broyden after them", quick=2_000, ge=1)
-    newton: int = tw.setting(12, "steps of Levenberg-Marquardt for each simulated survey", ge=1)
+    newton: int = tw.setting(25, "most steps of Levenberg-Marquardt for each simulated survey", ge=1)
     width: int = tw.setting(16, "units in each of the two hidden layers", ge=1, le=60)
     noise: float = tw.setting(0.05, "standard deviation of a reading; the water carries 1", gt=0, le=1)
     belief: float = tw.setting(0.01, "by how much the law may fail at a point; its terms reach 1.5", gt=0)
@@ -138,13 +138,14 @@ def algae(settings: Settings, run: tw.Run) -> list[tw.Claim]:
     moments = np.linspace(0, 1, 51)
     x, truth = method_of_lines(DIFFUSION, GROWTH, moments, 400)
     grid = np.stack(np.broadcast_arrays(x[None], moments[:, None]), axis=-1).reshape(-1, 2)
-    miss = lambda model: np.linalg.norm(mapped(model, grid) - truth.ravel()) / np.linalg.norm(truth)
+    miss = lambda model: np.linalg.norm(tw.at_points(model, grid) - truth.ravel()) / np.linalg.norm(truth)
     forward_errors = np.array([100 * float(miss(model)) for model in forward.models])
 
     # Many surveys of the same water: each network starts as the first one ended.
     again, first = [seeds[0] + 1_000_000 + i for i in range(settings.repeats)], inverse.models[0]
     starts = [eqx.tree_at(lambda b: b.readings, first, jnp.asarray(noisy(s), jnp.float32)) for s in again]
-    near = [tw.Phase(tw.LevenbergMarquardt(damping=1e-8), settings.newton, where=held)]
+    settled = tw.Plateau(patience=2, improvement=1e-4, every=1)
+    near = [tw.Phase(tw.LevenbergMarquardt(damping=1e-8), settings.newton, until=settled, where=held)]
     repeats = fitted("repeats", starts, landscape, [seeds[0]] * len(again), near)
     doubt = lambda model, objective: tw.unknown_posterior(model, objective, deviations, where=held, seed=seeds[0])
     posteriors = [doubt(model, landscape) for model in repeats.models]
@@ -162,48 +163,32 @@ def algae(settings: Settings, run: tw.Run) -> list[tw.Claim]:
     lines_take = (time.monotonic() - began) / len(seeds)
     off = lambda found: 100 * np.abs(found / [DIFFUSION, GROWTH] - 1)
 
-    def median(statement: str, values: np.ndarray, most: float, unit: str) -> tw.Claim:
-        middle, interval = tw.median_interval(np.asarray(values).tolist())
-        return tw.Claim.at_most(f"{statement} (median over {len(seeds)} surveys)", middle, interval, most, unit=unit)
-
     def covered(name: str) -> tw.Claim:
         share = 100 * float(np.mean(holds[name]))
         statement = f"90 % intervals of the {name} hold it in 86.5 to 93.5 % of {settings.repeats} simulated surveys"
         return tw.Claim.near(statement, share, (share, share), 90.0, tolerance=3.5, unit="%")
 
+    gap = off(numbers)[:, 0] - off(by_lines)[:, 0]
     worst = lambda posterior: float(np.sqrt(np.linalg.eigvalsh(posterior.covariance)[-1]))
     worse = worst(told) / worst(posteriors[0])
     return [
-        median("Diffusion is recovered to within 5 %", off(numbers)[:, 0], 5.0, "%"),
-        median("The growth rate is recovered to within 5 %", off(numbers)[:, 1], 5.0, "%"),
-        median("With both known, the density errs by at most 1 %", forward_errors, 1.0, "%"),
+        tw.Claim.median_at_most("Diffusion is recovered to within 5 %", off(numbers)[:, 0], 5.0, unit="%"),
+        tw.Claim.median_at_most("The growth rate is recovered to within 5 %", off(numbers)[:, 1], 5.0, unit="%"),
+        tw.Claim.median_at_most("With both known, the density errs by at most 1 %", forward_errors, 1.0, unit="%"),
         covered("diffusion"),
         covered("growth"),
-        median("Diffusion errs no more than by least squares on the method of lines",
-               off(numbers)[:, 0] - off(by_lines)[:, 0], 0.0, "% points"),
-        tw.Claim.at_most("One survey takes no longer than by that", seconds, (seconds, seconds), lines_take, unit="s"),
+        tw.Claim.median_at_most("Diffusion errs no more than by least squares", gap, 0.0, unit="% points"),
+        tw.Claim.at_most("One survey takes no longer than least squares with the method of lines", seconds, (seconds, seconds), lines_take, unit="s"),
         tw.Claim.at_least("Readings at the end only leave the worst combination 5 times as uncertain",
                           worse, (worse, worse), 5.0, unit="times"),
     ]  # fmt: skip
-
-
-@eqx.filter_jit
-def values(function, x: jax.Array) -> jax.Array:
-    """A function of one point at points (n, 2)."""
-    return jax.vmap(function)(x)
-
-
-def mapped(function, x: np.ndarray) -> np.ndarray:
-    """A function of one point at points (n, 2), in 64 bits."""
-    with jax.enable_x64(True):
-        return np.asarray(values(function, jnp.asarray(x)))
 
 
 def draw(run, models, numbers, ends, x, moments, truth, repeated) -> None:
     """The bloom, the error, and the recovered numbers."""
     typical = models[int(np.argsort(np.abs(numbers[:, 0] / DIFFUSION - 1))[(len(models) - 1) // 2])]
     grid = np.stack(np.broadcast_arrays(x[None], moments[:, None]), axis=-1).reshape(-1, 2)
-    found = mapped(typical, grid).reshape(truth.shape)
+    found = tw.at_points(typical, grid).reshape(truth.shape)
     np.savez(run.arrays / "algae.npz", x=x, t=moments, network=found, reference=truth, numbers=numbers)
 
     def picture(name: str, shown: np.ndarray, label: str, limits: tuple, title: str, caption: str) -> None:

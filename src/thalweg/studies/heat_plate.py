@@ -126,7 +126,7 @@ class Elements:
 def at64(function: Callable, x) -> np.ndarray:
     """A function of one point at points (2, …), in 64 bits."""
     x = np.asarray(x)
-    return mapped(function, x.reshape(2, -1).T).reshape(x.shape[1:])
+    return tw.at_points(function, x.reshape(2, -1).T).reshape(x.shape[1:])
 
 
 class Settings(tw.Settings):
@@ -219,10 +219,10 @@ def heat_plate(settings: Settings, run: tw.Run) -> list[tw.Claim]:
     probe = coarse.basis.probes(at.T)
     guesses = [coarse.reconstruction(read, settings.noise, settings.curvature) for read in readings]
     errors = {
-        "network, sensors": np.array([error(mapped(model, at)) for model in from_sensors.models]),
+        "network, sensors": np.array([error(tw.at_points(model, at)) for model in from_sensors.models]),
         "elements, sensors": np.array([error(probe @ guess) for guess in guesses]),
         "thin plate, sensors": np.array([error(RBFInterpolator(SENSORS, read)(at)) for read in readings]),
-        "network, boundary": np.array([error(mapped(model, at)) for model in from_boundary.models]),
+        "network, boundary": np.array([error(tw.at_points(model, at)) for model in from_boundary.models]),
     }
     typical = int(np.argsort(errors["network, sensors"])[(len(seeds) - 1) // 2])
     draw(run, truth, true, coarse, guesses, from_sensors.models, typical, errors)
@@ -240,11 +240,6 @@ def heat_plate(settings: Settings, run: tw.Run) -> list[tw.Claim]:
         ratio = np.divide([row["validation"]["law"] for row in rows], [row["parts"]["law"] for row in rows])
         return np.array([np.sqrt(one[np.isfinite(one)][-1]) for one in ratio.T])  # a member that is done has NaN
 
-    def median(statement: str, found: np.ndarray, most: float, unit: str) -> tw.Claim:
-        middle, interval = tw.median_interval(found.tolist())
-        statement = f"{statement} (median over {len(seeds)} seeds)"
-        return tw.Claim.at_most(statement, middle, interval, most, unit=unit)
-
     network, boundary = errors["network, sensors"], errors["network, boundary"]
     plate_gap, elements_gap = network - errors["thin plate, sensors"], network - errors["elements, sensors"]
     as_good = next(n for n in range(5) if by_elements(n)[0] <= np.median(boundary) or n == 4)  # the coarsest
@@ -252,12 +247,20 @@ def heat_plate(settings: Settings, run: tw.Run) -> list[tw.Claim]:
     held = "the law is broken at held-out points at most twice as much as where it was trained"
     one = "one network takes at most 60 s with compiling"
     return [
-        median("From 12 noisy sensors and the law, the relative L2 error is at most 2 %", network, 2.0, "%"),
-        median("From boundary data and the law, the relative L2 error is at most 1 %", boundary, 1.0, "%"),
-        median("With the law it is at most that of a thin plate through the readings", plate_gap, 0.0, "% points"),
-        median("It is at most that of finite elements with law, readings and prior", elements_gap, 0.0, "% points"),
-        median(f"From sensors, {held}", held_out(from_sensors), 2.0, "times"),
-        median(f"From boundary data, {held}", held_out(from_boundary), 2.0, "times"),
+        tw.Claim.median_at_most(
+            "From 12 noisy sensors and the law, the relative L2 error is at most 2 %", network, 2.0, unit="%"
+        ),
+        tw.Claim.median_at_most(
+            "From boundary data and the law, the relative L2 error is at most 1 %", boundary, 1.0, unit="%"
+        ),
+        tw.Claim.median_at_most(
+            "With the law it is at most that of a thin plate through the readings", plate_gap, 0.0, unit="% points"
+        ),
+        tw.Claim.median_at_most(
+            "It is at most that of finite elements with law, readings and prior", elements_gap, 0.0, unit="% points"
+        ),
+        tw.Claim.median_at_most(f"From sensors, {held}", held_out(from_sensors), 2.0, unit="times"),
+        tw.Claim.median_at_most(f"From boundary data, {held}", held_out(from_boundary), 2.0, unit="times"),
         once(f"From sensors, {one}", sensor_seconds, 60.0),
         once(f"From boundary data, {one}", boundary_seconds, 60.0),
         once("It takes no longer than the coarsest finite elements that err no more", boundary_seconds, elements_take),
@@ -269,24 +272,12 @@ def once(statement: str, seconds: float, bar: float) -> tw.Claim:
     return tw.Claim.at_most(statement, seconds, (seconds, seconds), bar, unit="s")
 
 
-@eqx.filter_jit
-def values(function: Callable, x: jax.Array) -> jax.Array:
-    """A function of one point at points (n, 2)."""
-    return jax.vmap(function)(x)
-
-
-def mapped(function: Callable, x: np.ndarray) -> np.ndarray:
-    """A function of one point, as a network is, at points (n, 2), in 64 bits."""
-    with jax.enable_x64(True):
-        return np.asarray(values(function, jnp.asarray(x)))
-
-
 def draw(run, truth, true, coarse, guesses, models, typical, errors) -> None:
     """The fields of the network of median error, the hot edge as every network has it, and all errors."""
     points, triangles = truth.basis.mesh.p.T, truth.basis.mesh.t.T
     exact = true[truth.basis.nodal_dofs[0]]
-    found = mapped(models[typical], points)
-    broken = mapped(eqx.Partial(law, models[typical]), points)
+    found = tw.at_points(models[typical], points)
+    broken = tw.at_points(eqx.Partial(law, models[typical]), points)
     np.savez(
         run.arrays / "plate.npz", points=points, triangles=triangles, elements=exact, network=found, residual=broken
     )
@@ -313,7 +304,7 @@ def draw(run, truth, true, coarse, guesses, models, typical, errors) -> None:
         y = np.linspace(0, 1, 101)
         on = np.stack([np.full_like(y, 2), y], axis=1)
         for i, model in enumerate(models):
-            ax.plot(y, mapped(model, on), color="C0", linewidth=0.8, label="" if i else "network, by seed")
+            ax.plot(y, tw.at_points(model, on), color="C0", linewidth=0.8, label="" if i else "network, by seed")
         for i, guess in enumerate(guesses):
             ax.plot(coarse.edge[1], guess[coarse.hot], "--", color="C1", linewidth=0.8, label="" if i else "elements")
         ax.plot(y, at64(hot, on.T), color="C2", linewidth=2.2, label="truth")

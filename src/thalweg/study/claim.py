@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+import numpy as np
+
 from thalweg.errors import UserError
 
 
@@ -105,6 +107,20 @@ class Claim:
         disagrees = low > reference + tolerance or high < reference - tolerance
         verdict = _verdict(value, interval, agrees=agrees, disagrees=disagrees)
         return cls(statement, value, interval, reference, verdict, unit, f"within {tolerance:g} of")
+
+    @classmethod
+    def median_at_most(
+        cls, statement: str, values: Sequence[float] | np.ndarray, reference: float, *, unit: str = ""
+    ) -> Self:
+        """The median of values, one a seed, is at most the reference, by `median_interval`.
+
+        >>> claim = Claim.median_at_most("The error is at most 1 %", [0.2, 0.3, 0.5, 0.4, 0.2, 0.3], 1.0, unit="%")
+        >>> claim.statement, claim.verdict.value
+        ('The error is at most 1 % (median over 6 seeds)', 'supported')
+        """
+        middle, interval = median_interval(list(values))
+        named = f"{statement} (median over {len(values)} seeds)"
+        return cls.at_most(named, middle, interval, reference, unit=unit)
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary for `claims.json`."""
