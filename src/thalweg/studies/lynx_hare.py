@@ -106,7 +106,7 @@ def lynx_hare(settings: Settings, run: tw.Run) -> list[tw.Claim]:
             ax.plot(YEARS, np.exp(law[:, i]), ":", color=f"C{i}", label=f"{name}, law alone")
             ax.plot(YEARS, np.exp(np.median(states[:, :, i], axis=0)), color=f"C{i}", label=f"{name}, with network")
             ax.fill_between(YEARS, *np.exp(np.quantile(states[:, :, i], [0, 1], axis=0)), color=f"C{i}", alpha=0.2)
-        ax.axvline(YEARS[known] - 0.5, color="C7", linewidth=0.8)
+        ax.axvline(YEARS[known] - 0.5, color=tw.figures.style.MUTED, linewidth=0.8)
         ax.set_xlabel("year")
         ax.set_ylabel("pelts, thousands")
         ax.set_yscale("log")
