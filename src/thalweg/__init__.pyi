@@ -13,6 +13,7 @@ from .nn import SignalReport as SignalReport
 from .nn import signal_report as signal_report
 from .objective import L1 as L1
 from .objective import L2 as L2
+from .objective import AbstractBalance as AbstractBalance
 from .objective import AbstractSource as AbstractSource
 from .objective import AbstractTerm as AbstractTerm
 from .objective import AdaptivePoints as AdaptivePoints
@@ -21,8 +22,10 @@ from .objective import Causality as Causality
 from .objective import Equal as Equal
 from .objective import Examples as Examples
 from .objective import FreshPoints as FreshPoints
+from .objective import GradientNorm as GradientNorm
 from .objective import HeldPoints as HeldPoints
 from .objective import HostRows as HostRows
+from .objective import NTKTrace as NTKTrace
 from .objective import NoExamples as NoExamples
 from .objective import Objective as Objective
 from .objective import Problem as Problem

@@ -1,5 +1,8 @@
 """The landscape: terms, where their examples come from, and the objective that adds them up."""
 
+from thalweg.objective.balancing import AbstractBalance as AbstractBalance
+from thalweg.objective.balancing import GradientNorm as GradientNorm
+from thalweg.objective.balancing import NTKTrace as NTKTrace
 from thalweg.objective.causality import Causality as Causality
 from thalweg.objective.constraints import AtMost as AtMost
 from thalweg.objective.constraints import Equal as Equal

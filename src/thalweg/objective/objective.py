@@ -9,6 +9,7 @@ import numpy as np
 from jax.core import Tracer
 
 from thalweg.errors import UserError
+from thalweg.objective.balancing import AbstractBalance
 from thalweg.objective.keys import named_key
 from thalweg.objective.precision import cast
 from thalweg.objective.problem import Batch, ObjectiveState, Problem
@@ -21,6 +22,7 @@ class Objective(eqx.Module):
 
     Args:
         terms: the terms by name; they are kept in the order of their names.
+        balance: a rule for the terms' weights, applied at each refresh; None: they stay as given.
         refresh_every: steps between two calls of `refresh` (held points drawn afresh, multipliers moved); 0: never.
         dtype: floating type of all that is drawn; None as the sources have it, until `fit` chooses by `astype`.
 
@@ -33,10 +35,18 @@ class Objective(eqx.Module):
     """
 
     terms: dict[str, AbstractTerm]
+    balance: AbstractBalance | None
     refresh_every: int = eqx.field(static=True)
     dtype: Any = eqx.field(static=True)
 
-    def __init__(self, *, refresh_every: int = 0, dtype: Any = None, **terms: AbstractTerm):
+    def __init__(
+        self,
+        *,
+        balance: AbstractBalance | None = None,
+        refresh_every: int = 0,
+        dtype: Any = None,
+        **terms: AbstractTerm,
+    ):
         if not terms:
             raise UserError("an objective needs at least one term", remedy="Objective(data=Supervised(…)).")
         for name, term in terms.items():
@@ -46,6 +56,13 @@ class Objective(eqx.Module):
                 raise UserError("a term's weight must be one finite number", where=f"term '{name}'")
         if refresh_every < 0:
             raise UserError("refresh_every must not be negative", remedy="0 never refreshes.")
+        if balance is not None:
+            if not isinstance(balance, AbstractBalance):
+                raise UserError(f"balance must be a rule, not {balance!r}", remedy="GradientNorm() or NTKTrace().")
+            if refresh_every == 0:
+                raise UserError("only a refresh balances", remedy="Objective(…, balance=…, refresh_every=100).")
+            balance.check(terms)
+        self.balance = balance
         # sorted as every pytree of JAX is: compiled or not, terms are added up in one order
         self.terms, self.refresh_every = dict(sorted(terms.items())), int(refresh_every)
         self.dtype = None if dtype is None else np.dtype(dtype)
@@ -56,7 +73,7 @@ class Objective(eqx.Module):
         Args:
             dtype: a floating-point type; float64 needs `jax.enable_x64`.
         """
-        return Objective(refresh_every=self.refresh_every, dtype=dtype, **cast(self.terms, dtype))
+        return Objective(balance=self.balance, refresh_every=self.refresh_every, dtype=dtype, **cast(self.terms, dtype))
 
     @property
     def varies(self) -> bool:
@@ -127,7 +144,7 @@ class Objective(eqx.Module):
         return Problem(self.terms, static, batch, state, key)
 
     def refresh(self, problem: Problem, params: Params, key: Key) -> tuple[ObjectiveState, dict[str, Any]]:
-        """Let each term move its state, then its source draw afresh what it holds.
+        """Let the balance move the weights, each term its state, then its source draw afresh what it holds.
 
         Terms look first, on the points that the walk has worked on: only there does "converged" mean anything.
 
@@ -145,7 +162,11 @@ class Objective(eqx.Module):
             terms[name], found = term.refresh(state.terms[name], slope)
             sources[name] = term.source.refresh(state.sources[name], source_key, costs(term.bind(terms[name])))
             figures |= {f"{name}/{figure}": value for figure, value in found.items()}
-        return self._cast(ObjectiveState(sources, terms, state.weights)), figures
+        weights = state.weights
+        if self.balance is not None:
+            weights, found = self.balance.moved(problem, params)
+            figures |= found
+        return self._cast(ObjectiveState(sources, terms, weights)), figures
 
     def _cast(self, tree: PyTree) -> PyTree:
         return tree if self.dtype is None else cast(tree, self.dtype)

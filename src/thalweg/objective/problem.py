@@ -1,7 +1,7 @@
 """The slice of landscape that an optimizer sees: batch, dropout key and weights frozen; a function of params only."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -154,32 +154,53 @@ class Problem(eqx.Module):
             memory: bytes that the Jacobian of a term may take (its examples are taken in chunks, one after another, if
                 that of all takes more); at least one example's is formed.
         """
-        flat = ravel_pytree(params)[0]
-        keys, parts = self.keys(), {}
+        flat, parts = ravel_pytree(params)[0], {}
         total, gram, slope = jnp.zeros((), flat.dtype), jnp.zeros((flat.size,) * 2, flat.dtype), jnp.zeros_like(flat)
+
+        def sums(rows: jax.Array, slopes: jax.Array, weight: jax.Array, share: jax.Array) -> Any:
+            costs = jnp.sum(rows * rows, axis=1)
+            rows = jnp.ravel(rows * jnp.sqrt(weight)[:, None])
+            slopes = (slopes * jnp.sqrt(weight)[:, None, None]).reshape(-1, flat.size)
+            return rows @ rows, slopes.T @ slopes, slopes.T @ rows, share @ costs
+
         for name, term in self._least_squares().items():
-            examples, key = self.batch[name], keys[name]
-            weights = self._example_weights(name, flat.dtype) / examples.size
-            share = jnp.ones_like(weights) if examples.weights is None else examples.weights.astype(flat.dtype)
-            each = (examples.values, None if key is None else jax.random.split(key, examples.size))
-            with _naming(name):
-                # traced once, so that its shape is known before it is mapped
-                one = eqx.filter_closure_convert(self._one_linearized(term, params), *_first(each))
-                count = jax.eval_shape(one, *_first(each))[0].size
-                most = max(1, int(min(memory / (count * flat.size * flat.dtype.itemsize), examples.size)))
-
-                def summed(chunk: Any, one: Any = one) -> Any:
-                    (values, k), weight, shares = chunk
-                    rows, slopes = jax.vmap(lambda v, kk: one(v, kk))(values, k)
-                    costs = jnp.sum(rows * rows, axis=1)
-                    rows = jnp.ravel(rows * jnp.sqrt(weight)[:, None])
-                    slopes = (slopes * jnp.sqrt(weight)[:, None, None]).reshape(-1, flat.size)
-                    return rows @ rows, slopes.T @ slopes, slopes.T @ rows, shares @ costs
-
-                found = _in_chunks(summed, (each, weights, share), examples.size, most)
-            total, gram, slope = total + found[0], gram + found[1], slope + found[2]
-            parts[name] = found[3] / examples.size
+            found = self._summed(name, term, params, memory, sums)
+            total, gram, slope, parts[name] = total + found[0], gram + found[1], slope + found[2], found[3]
         return NormalEquations(total, gram, slope, parts)
+
+    def kernel_traces(
+        self, params: Params, names: Iterable[str] | None = None, memory: float = 2**28
+    ) -> dict[str, Scalar]:
+        """By term, the mean over its examples of ‖∂r/∂params‖², before its weight: its tangent kernel's mean diagonal.
+
+        Args:
+            params: where.
+            names: of the terms that are asked for; None: all.
+            memory: as `normal_equations`.
+        """
+        squares = lambda rows, slopes, weight, share: share @ jnp.sum(slopes * slopes, axis=(1, 2))
+        terms = self._least_squares(names)
+        return {name: self._summed(name, term, params, memory, squares) for name, term in terms.items()}
+
+    def _summed(self, name: str, term: AbstractTerm, params: Params, memory: float, sums: Callable[..., Any]) -> Any:
+        """Sums over a term's examples, of which no more are linearized at once than `memory` allows.
+
+        Args:
+            name, term, params, memory: as above.
+            sums: (residuals (b, k), Jacobians (b, k, n), weights in the total (b,), in the term's mean (b,)) -> sums
+                over b, a pytree; an example of weight 0 must add nothing.
+        """
+        flat, examples, key = ravel_pytree(params)[0], self.batch[name], self.keys()[name]
+        weights = self._example_weights(name, flat.dtype) / examples.size
+        shares = jnp.ones_like(weights) if examples.weights is None else examples.weights.astype(flat.dtype)
+        each = (examples.values, None if key is None else jax.random.split(key, examples.size))
+        with _naming(name):
+            # traced once, so that its shape is known before it is mapped
+            one = eqx.filter_closure_convert(self._one_linearized(term, params), *_first(each))
+            count = jax.eval_shape(one, *_first(each))[0].size
+            most = max(1, int(min(memory / (count * flat.size * flat.dtype.itemsize), examples.size)))
+            chunk = lambda rows: sums(*jax.vmap(lambda values, k: one(values, k))(*rows[0]), *rows[1:])
+            return _in_chunks(chunk, (each, weights, shares / examples.size), examples.size, most)
 
     def _one_linearized(self, term: AbstractTerm, params: Params) -> Callable[..., tuple[jax.Array, jax.Array]]:
         """(example, key) -> its residual (k,) and the Jacobian of that in the flattened params (k, n)."""
@@ -248,8 +269,8 @@ class Problem(eqx.Module):
         state = eqx.tree_at(lambda s: s.weights, self.state, moved)
         return mine, Problem(self.terms, eqx.combine(others, self.static), self.batch, state, self.key)
 
-    def _least_squares(self) -> dict[str, AbstractTerm]:
-        terms = self._one_example_terms("residuals")
+    def _least_squares(self, names: Iterable[str] | None = None) -> dict[str, AbstractTerm]:
+        terms = self._one_example_terms("residuals", names)
         for name, term in terms.items():
             if not term.provides("residual"):
                 raise UserError(
@@ -261,15 +282,17 @@ class Problem(eqx.Module):
                 raise UserError(f"least squares needs weights not below 0, not {term.weight}", where=f"term '{name}'")
         return terms
 
-    def _one_example_terms(self, asked: str) -> dict[str, AbstractTerm]:
-        for name, term in self.bound().items():
+    def _one_example_terms(self, asked: str, names: Iterable[str] | None = None) -> dict[str, AbstractTerm]:
+        wanted = self.terms if names is None else set(names)
+        terms = {name: term for name, term in self.bound().items() if name in wanted}
+        for name, term in terms.items():
             if term.is_coupled(self.static):
                 raise UserError(
                     f"{asked} do not exist: the term's cost couples the examples of a batch",
                     where=f"term '{name}'",
                     remedy="Batch statistics, averages and penalties need a first-order or quasi-Newton optimizer.",
                 )
-        return self.bound()
+        return terms
 
     def _row_scale(self, name: str, rows: jax.Array) -> jax.Array:
         """√(weight · example weight / B) for the residuals of every example, shape (B,)."""
