@@ -197,16 +197,14 @@ def plate_elements(n: int) -> Elements:
         return np.stack([s[0] * normal[0] + s[2] * normal[1], s[2] * normal[0] + s[1] * normal[1]])
 
     fixed = [(lambda x: x[0] < 1e-9, 1), (lambda x: x[1] < 1e-9, 2)]
-    loaded = lambda x: np.maximum(x[0], x[1]) > SIDE - 1e-9
-    return Elements(quarter(n), fixed, loaded, traction)
+    return Elements(quarter(n), fixed, lambda x: np.maximum(x[0], x[1]) > SIDE - 1e-9, traction)
 
 
 def beam_elements(n: int) -> Elements:
     """Finite elements of the beam."""
     down = lambda x, normal: np.stack([0 * x[0], -1.5 * FORCE * (1 - 4 * x[1] ** 2)])
     clamp = lambda x: x[0] < 1e-9
-    loaded = lambda x: x[0] > LENGTH - 1e-9
-    return Elements(strip(n), [(clamp, 1), (clamp, 2)], loaded, down)
+    return Elements(strip(n), [(clamp, 1), (clamp, 2)], lambda x: x[0] > LENGTH - 1e-9, down)
 
 
 class Settings(tw.Settings):
@@ -239,10 +237,7 @@ def elastic_plate(settings: Settings, run: tw.Run) -> list[tw.Claim]:
         fitted = tw.fit_many(
             bodies,
             tw.Objective(**terms),
-            [
-                tw.Phase(tw.Adam(5e-3), settings.adam),
-                tw.Phase(tw.SelfScaledBroyden(), steps, redraw=settings.fresh),
-            ],
+            [tw.Phase(tw.Adam(5e-3), settings.adam), tw.Phase(tw.SelfScaledBroyden(), steps, redraw=settings.fresh)],
             seeds=seeds,
             precision=jnp.float64,
             run=run,
@@ -287,7 +282,7 @@ def elastic_plate(settings: Settings, run: tw.Run) -> list[tw.Claim]:
         "plate, stress": misfit(tensors(on_plate), tensors(exact), even),
         "beam, displacement": misfit(on_beam[..., :2], reference[:, :2], weight),
         "beam, stress": misfit(tensors(on_beam), tensors(reference), weight),
-        "beam, stress off the corners": misfit(tensors(on_beam), tensors(reference), weight * off_corners),
+        "beam, off the corners": misfit(tensors(on_beam), tensors(reference), weight * off_corners),
     }
     draw(run, plates.models, beams.models, truth, errors)
 
@@ -314,7 +309,7 @@ def elastic_plate(settings: Settings, run: tw.Run) -> list[tw.Claim]:
         median("The beam's tip sinks as finite elements say, to 1 %", 100 * np.abs(tips / sunk - 1), 1.0),
         median("The beam's displacement errs by at most 1 %, relative L2", errors["beam, displacement"], 1.0),
         median("The beam's stress errs by at most 2 %, relative L2", errors["beam, stress"], 2.0),
-        median("So it does off the clamped corners, by 0.3", errors["beam, stress off the corners"], 2.0),
+        median("So it does further than 0.3 from the clamped corners", errors["beam, off the corners"], 2.0),
         once("One plate takes at most 60 s with compiling", plate_seconds, 60.0),
         once("One beam takes at most 60 s with compiling", beam_seconds, 60.0),
         once(f"A plate takes no longer than finite elements ({as_good} an edge)", plate_seconds, elements_take),
@@ -375,13 +370,14 @@ def draw(run, plates, beams, truth, errors) -> None:
     caption = f"σ_xx by {who}, minus Kirsch's closed form."
     field("2-error", mesh, found - right, "difference", (-worst, worst), outline, "Error", caption)
 
+    def by_seed(ax, x, lines) -> None:
+        for i, line in enumerate(lines):
+            ax.plot(x, line, color="C0", linewidth=0.8, label="" if i else "network, by seed")
+
     def around(ax) -> None:
-        hoop = 1 - 2 * np.cos(2 * angle)
-        for i, body in enumerate(plates):
-            s = mapped(body, rim)[:, 2:]
-            own = rim[:, 1] ** 2 * s[:, 0] + rim[:, 0] ** 2 * s[:, 1] - 2 * rim[:, 0] * rim[:, 1] * s[:, 2]
-            ax.plot(np.degrees(angle), own, color="C0", linewidth=0.8, label="" if i else "network, by seed")
-        ax.plot(np.degrees(angle[::6]), hoop[::6], "o", color="C2", markersize=4, label="Kirsch")
+        hoop_of = lambda s: rim[:, 1] ** 2 * s[:, 2] + rim[:, 0] ** 2 * s[:, 3] - 2 * rim[:, 0] * rim[:, 1] * s[:, 4]
+        by_seed(ax, np.degrees(angle), [hoop_of(mapped(body, rim)) for body in plates])
+        ax.plot(np.degrees(angle[::6]), 1 - 2 * np.cos(2 * angle[::6]), "o", color="C2", markersize=4, label="Kirsch")
         ax.set_xlabel("angle from the direction of tension, degrees")
         ax.set_ylabel("stress along the rim")
         ax.legend()
@@ -395,9 +391,7 @@ def draw(run, plates, beams, truth, errors) -> None:
     def deflection(ax) -> None:
         x = np.linspace(0, LENGTH, 81)
         line = np.stack([x, np.zeros_like(x)], axis=1)
-        for i, body in enumerate(beams):
-            own = mapped(body, line)[:, 1]
-            ax.plot(x, own, color="C0", linewidth=0.8, label="" if i else "network, by seed")
+        by_seed(ax, x, [mapped(body, line)[:, 1] for body in beams])
         ax.plot(x[::5], truth.displaced(line)[::5, 1], "o", color="C2", markersize=4, label="finite elements")
         ax.plot(x, -2 * FORCE * x**2 * (3 * LENGTH - x), "--", color="C1", label="beam theory, without shear")
         ax.set_xlabel("x")
