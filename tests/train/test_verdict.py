@@ -16,7 +16,7 @@ from thalweg.nn import MLP
 from thalweg.objective import Objective, Residual, Supervised, only
 from thalweg.optim import LBFGS, SGD, Adam, Ended, LevenbergMarquardt, Player, Players
 from thalweg.train import FitFailed, LossBelow, Phase, fit, fit_many
-from thalweg.train.verdict import Status, Trace, Verdict, judge
+from thalweg.train.verdict import Status, Trace, Verdict, judge, weighed
 from thalweg.types import Finding
 
 N = 100
@@ -303,3 +303,19 @@ def test_the_same_answer_to_the_same_input_is_no_trivial_solution() -> None:
     data = Supervised(replicates, y, loss=squared_error)
     found = fit(Doubtful(jnp.ones(1)), Objective(data=data), Phase(Adam(1e-1), 100))
     assert found.verdict.status is not Status.TRIVIAL_SOLUTION
+
+
+def test_a_moved_weight_counts_from_where_it_moved() -> None:
+    rows = [
+        {"parts": {"law": 2.0, "edge": 1.0}},
+        {"parts": {"law": 2.0, "edge": 1.0}, "refresh": {"edge/weight": 5.0, "edge/violation": 0.1}},
+        {"parts": {"law": 1.0, "edge": 0.5}},
+    ]
+    found = weighed(rows, {"law": 3.0, "edge": 1.0}, lambda value: value)
+    assert found == {"law": [6.0, 6.0, 3.0], "edge": [1.0, 1.0, 2.5]}
+
+
+def test_the_example_to_blame_is_in_the_evidence() -> None:
+    verdict = judge(trace([math.nan], bad_step=0, bad_parts={"heat": math.nan}, bad_example="1 of 8 examples, at (0)"))
+    assert "'heat' was not finite at step 0: 1 of 8 examples, at (0)" in verdict.evidence
+    assert "0/0" in verdict.remedy

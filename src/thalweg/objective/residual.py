@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thalweg.errors import UserError
+from thalweg.errors import UserError, kind_of
 from thalweg.objective.causality import Causality
 from thalweg.objective.precision import cast
 from thalweg.objective.sources import AbstractSource, Examples, Rows
@@ -72,7 +72,7 @@ class Residual(AbstractTerm):
         return eqx.tree_at(lambda term: term.state, self, state, is_leaf=lambda leaf: leaf is None)
 
     def residual(self, model: PyTree, example: PyTree, key: Key | None) -> jax.Array:
-        found = jnp.atleast_1d(jointly(self.equation, model, example))
+        found = _checked(jointly(self.equation, model, example))
         if self.causal is None or self.state is None:
             return found
         return found * jnp.sqrt(self.causal.weight(self.state, example)).astype(found.dtype)
@@ -121,3 +121,22 @@ _mapped_costs = eqx.filter_jit(_costs)
 
 def _floating(model: PyTree) -> list[Any]:
     return [leaf for leaf in jax.tree.leaves(model) if eqx.is_inexact_array(leaf)]
+
+
+def _checked(found: Any) -> jax.Array:
+    """A residual as an array of at least one axis; of a matrix each number counts.
+
+    Raises:
+        UserError: it has no real numbers.
+    """
+    if isinstance(found, jax.Array | np.ndarray | float | int):
+        found = jnp.atleast_1d(jnp.asarray(found))
+        if found.size and jnp.issubdtype(found.dtype, jnp.floating):
+            return found
+        what = f"a residual of type {found.dtype} and shape {found.shape}"
+    else:
+        what = f"a residual that is {kind_of(found)}"
+    raise UserError(
+        f"{what}, but at one point it is a real number or an array of them",
+        remedy="The equation sees one point and returns shape () or (k,); jnp.stack joins several.",
+    )

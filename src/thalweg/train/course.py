@@ -10,13 +10,14 @@ import numpy as np
 
 from thalweg.errors import UserError
 from thalweg.objective import AbstractTerm, Objective, unidentifiable
+from thalweg.train.blame import bad_example
 from thalweg.train.description import described, program_described
 from thalweg.train.interrupts import Interrupts
 from thalweg.train.journal import Journal
 from thalweg.train.loop import PhaseRun, Position, Streams
 from thalweg.train.phases import Choices, Prepared, Traveller, cast, phase_dtype, prepare
 from thalweg.train.program import Phase
-from thalweg.train.verdict import Status, Trace, Verdict, judge
+from thalweg.train.verdict import Status, Trace, Verdict, judge, violations, weighed
 from thalweg.train.walk import NEVER
 from thalweg.tree import tree_hash
 from thalweg.types import PyTree
@@ -230,7 +231,7 @@ class Course:
             totals=[pick(row["total"]) for row in moved],
             begin=next(k for k, row in enumerate(moved) if row["phase"] == last_phase),
             validation=[pick(row["validation"]["total"]) if "validation" in row else np.nan for row in moved],
-            parts={name: [pick(row["parts"][name]) * weight for row in moved] for name, weight in weights.items()},
+            parts=weighed(moved, weights, pick),
             ended=int(end.ended[i]),
             bad_step=NEVER if death is None else death["step"],
             bad_parts={} if death is None else death["parts"],
@@ -238,7 +239,8 @@ class Course:
             spread=self.objective.spread(model),
             descends=self.phases[last_phase].optimizer.descends,
             validated=any("validation" in row for row in moved),
-            violations=_violations(moved, pick),
+            violations=violations(moved, pick),
+            bad_example="" if death is None else self.blamed(model, end.travellers[i], death),
         )
         verdict = judge(trace)
         end_state = end.travellers[i].objective
@@ -248,6 +250,13 @@ class Course:
         if i < FEW:
             said += unidentifiable(model, self.objective, self.phases[last_phase].where)
         return replace(verdict, findings=(*verdict.findings, *said))
+
+    def blamed(self, model: PyTree, end: Traveller, death: dict[str, Any]) -> str:
+        """Which example has no finite cost at the last sound model, on the batch in which the cost was not finite."""
+        if end.objective is None:
+            return ""
+        each = all(phase.redraw == 1 for phase in self.phases)
+        return bad_example(self.objective, end.objective, model, death["step"] if each else max(end.batch, 0))
 
 
 FEW = 10
@@ -302,16 +311,6 @@ def _copier(prepared: Prepared) -> Callable[[], Copies]:
     return copy
 
 
-def _violations(rows: Sequence[dict[str, Any]], pick: Callable[[Any], Any]) -> dict[str, list[float]]:
-    """By constraint, how far it was violated at each refresh."""
-    found: dict[str, list[float]] = {}
-    for row in rows:
-        for name, value in row.get("refresh", {}).items():
-            if name.endswith("/violation"):
-                found.setdefault(name.removesuffix("/violation"), []).append(float(pick(value)))
-    return found
-
-
 def _begin(prepared: Prepared, streams: Streams, index: int) -> Position:
     members, everyone = prepared.members, list(range(prepared.conduct["members"]))
     batch = np.array(members.read(lambda state: state.batch))
@@ -333,9 +332,13 @@ def _origin(models: Sequence[PyTree], seeds: Sequence[int], objective: Objective
         "members": len(models),
         "models": tree_hash(list(models)),
         "seeds": list(seeds),
-        "terms": terms | {"refresh_every": objective.refresh_every},
+        "terms": terms | {"refresh_every": objective.refresh_every} | _rule(objective),
         "data": data,
     }
+
+
+def _rule(objective: Objective) -> dict[str, str]:
+    return {} if objective.balance is None else {"balance": described(objective.balance)}
 
 
 def _described(term: AbstractTerm) -> str:

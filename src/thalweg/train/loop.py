@@ -114,6 +114,9 @@ class PhaseRun:
         )
         self.rare = {name: compile_(program) for name, program, every in programs if every}
         self.rare |= {name: compile_(walk.measuring(one)) for name, one in prepared.instruments.items()}
+        # a penalty is meant to be small
+        terms = prepared.objective.terms
+        self.compared = [name for name, term in terms.items() if not term.provides("batch_loss")]
         self.validation: dict[str, Any] = {}
         self.first_seconds = 0.0
 
@@ -128,6 +131,8 @@ class PhaseRun:
             self.members.read(lambda state: state.step)  # waits
             seconds = time.monotonic() - began
             self.first_seconds = self.first_seconds or seconds
+            if position.phase == 0 and position.step == 1:  # the first stretch is one step long
+                self._tell_sizes(position)
             # a stretch may grow fourfold, so that one slow compile says nothing about the next
             length = int(np.clip(count * STRETCH_SECONDS / max(seconds, 1e-9), 1, 4 * length))
             row = self._events(position, steps)
@@ -241,6 +246,19 @@ class PhaseRun:
         self.journal.row(position.phase, position.step, figures)
         return self.journal.rows[-1]
 
+    def _tell_sizes(self, position: Position) -> None:
+        """Log what each term costs and weighs at the first step, and say it: scales that do not fit are seen at once.
+
+        A first-order optimizer's first step is taken where the walk begins; others may have moved in it.
+        """
+        if len(self.compared) < 2:
+            return
+        seen = self.members.read(lambda state: {"parts": state.tally.parts, "weights": state.objective.weights})
+        parts = {name: seen["parts"][name] for name in self.compared}
+        weighs = {name: np.abs(cost) * seen["weights"][name] for name, cost in parts.items()}
+        rms = {name: np.sqrt(np.abs(cost)) for name, cost in parts.items()}
+        self.journal.decision(position.phase, position.step, sizes_told(weighs), {"rms": rms, "weighs": weighs})
+
     def _decide(self, position: Position, over: np.ndarray, why: str, figures: Mapping[str, np.ndarray]) -> None:
         """Log that the phase is over for some of the members, with the figures of all."""
         members = [i for i in position.going if over[i]]
@@ -249,6 +267,26 @@ class PhaseRun:
             what = f"{why}{who}: phase {position.phase + 1} ends"
             steps = {"run_step": self.members.read(lambda state: state.step)}
             self.journal.decision(position.phase, position.step, what, steps | dict(figures))
+
+
+FAR_APART = 1e6
+"""Between what two terms weigh, from which nobody can expect one optimizer to see both."""
+
+
+def sizes_told(weighs: Mapping[str, np.ndarray]) -> str:
+    """What terms weigh in the objective, medians over members, and a warning where it is far apart.
+
+    >>> sizes_told({"edge": np.array([2e-4]), "law": np.array([3e5])})
+    'weight × cost at the start: edge 0.0002, law 3e+05; badly scaled: law weighs 1.5e+09 times edge'
+    """
+    middle = {name: float(np.median(values)) for name, values in weighs.items()}
+    told = "weight × cost at the start: " + ", ".join(f"{name} {value:.3g}" for name, value in middle.items())
+    seen = {name: value for name, value in middle.items() if value > 0 and np.isfinite(value)}
+    if seen:
+        large, small = max(seen, key=lambda name: seen[name]), min(seen, key=lambda name: seen[name])
+        if seen[large] > FAR_APART * seen[small]:
+            told += f"; badly scaled: {large} weighs {seen[large] / seen[small]:.2g} times {small}"
+    return told
 
 
 def _on_host(leaf: jax.Array) -> Any:

@@ -1,7 +1,7 @@
 """How a run ended: one status, and findings with evidence and remedy. Silent failure is never an option."""
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -70,6 +70,7 @@ class Trace:
         ended: the last phase's optimizer's `Ended`.
         bad_step: step at which the objective was first not finite; −1 never.
         bad_parts: mean cost by term there.
+        bad_example: which example's cost is not finite also where the walk was sound; empty if that is not known.
         condition_met: the last phase's condition ended it.
         spread: by term, spread of the outputs over examples relative to their size (None: not a data term).
         descends: whether the last phase's optimizer means to lower the objective; a game's does not.
@@ -90,6 +91,7 @@ class Trace:
     descends: bool = True
     validated: bool = False
     violations: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    bad_example: str = ""
 
 
 HELD, ROUNDING = 1e-3, 1e-9
@@ -149,7 +151,11 @@ def _not_finite(trace: Trace) -> tuple[Status, str, str]:
     remedy = "Lower the learning rate, clip the gradient, or look at the data of that term."
     if trace.bad_step == 0:
         remedy = "The first evaluation failed: look at the data of that term, and at the model as it was given."
-    return Status.DIVERGED, f"the cost of {named} was not finite at step {trace.bad_step}", remedy
+    evidence = f"the cost of {named} was not finite at step {trace.bad_step}"
+    if trace.bad_example:
+        remedy = "There the residual or loss has no value, such as 0/0 or the root of a negative number; or the data."
+        evidence = f"{evidence}: {trace.bad_example}"
+    return Status.DIVERGED, evidence, remedy
 
 
 def _constrained(trace: Trace) -> tuple[Status, str, str]:
@@ -299,5 +305,28 @@ def _badly_scaled(trace: Trace) -> Finding | None:
     return Finding(
         "badly-scaled",
         f"at the start term '{large}' weighs {sizes[large][0]:.2g}, term '{small}' {sizes[small][0]:.2g}",
-        f"Non-dimensionalize, or change the weight of '{large}'.",
+        f"Non-dimensionalize, change the weight of '{large}', or let a rule balance: Objective(balance=…).",
     )
+
+
+def violations(rows: Sequence[dict[str, Any]], pick: Callable[[Any], Any]) -> dict[str, list[float]]:
+    """By constraint, how far it was violated at each refresh."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        for name, value in row.get("refresh", {}).items():
+            if name.endswith("/violation"):
+                found.setdefault(name.removesuffix("/violation"), []).append(float(pick(value)))
+    return found
+
+
+def weighed(
+    rows: Sequence[dict[str, Any]], weights: dict[str, float], pick: Callable[[Any], Any]
+) -> dict[str, list[float]]:
+    """By term, weight times mean cost in each row; a weight that a rule has moved is the moved one from there on."""
+    present, found = dict(weights), {name: [] for name in weights}
+    for row in rows:
+        for name in weights:
+            found[name].append(pick(row["parts"][name]) * present[name])
+        moved = row.get("refresh", {})
+        present |= {name: float(pick(moved[f"{name}/weight"])) for name in weights if f"{name}/weight" in moved}
+    return found

@@ -1,0 +1,57 @@
+"""Which example it was, where a cost is not finite."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from thalweg.objective import Objective, ObjectiveState, cast
+from thalweg.types import PyTree
+
+NUMBERS = 4
+"""Of an example that are written out."""
+
+
+def bad_example(objective: Objective, state: ObjectiveState, model: PyTree, index: int) -> str:
+    """The first example of a batch whose cost at `model` is not finite, in words; empty if there is none.
+
+    Args:
+        objective: whose terms are asked, those whose cost is a sum over examples on the device.
+        state: its state.
+        model: in inference mode.
+        index: number of the batch.
+    """
+    dtypes = [leaf.dtype for leaf in jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))]
+    for name, plain in objective.terms.items():
+        if plain.source.on_host or plain.is_coupled(model):
+            continue
+        term, examples = plain.bind(state.terms[name]), plain.source.draw(state.sources[name], jnp.int32(index))
+        values = cast(examples.values, dtypes[0]) if dtypes else examples.values
+        costs = np.asarray(_costs(term, model, values))
+        bad = np.flatnonzero(~np.isfinite(costs))
+        if len(bad):
+            where = _written(jax.tree.map(lambda leaf, i=bad[0]: np.asarray(leaf[i]), values))
+            many = f"{len(bad)} of {len(costs)} examples of term '{name}' have no finite cost"
+            return f"{many}, the first is number {bad[0]} at {where}"
+    return ""
+
+
+@eqx.filter_jit
+def _costs(term: Any, model: PyTree, values: PyTree) -> jax.Array:
+    return jax.vmap(lambda value: term.example_cost(model, value, None))(values)
+
+
+def _written(example: PyTree) -> str:
+    """The first numbers of an example.
+
+    >>> _written((np.array([0.5, 1 / 3]), np.array(2)))
+    '(0.5, 0.3333), 2'
+    """
+    told = []
+    for leaf in jax.tree.leaves(example):
+        numbers = [f"{value:.4g}" for value in np.ravel(leaf)[:NUMBERS].tolist()]
+        more = ", …" if np.size(leaf) > NUMBERS else ""
+        told.append(numbers[0] if np.ndim(leaf) == 0 else f"({', '.join(numbers)}{more})")
+    return ", ".join(told)
