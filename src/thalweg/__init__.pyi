@@ -25,8 +25,8 @@ from .objective import FreshPoints as FreshPoints
 from .objective import GradientNorm as GradientNorm
 from .objective import HeldPoints as HeldPoints
 from .objective import HostRows as HostRows
-from .objective import NTKTrace as NTKTrace
 from .objective import NoExamples as NoExamples
+from .objective import NTKTrace as NTKTrace
 from .objective import Objective as Objective
 from .objective import Problem as Problem
 from .objective import Residual as Residual
@@ -93,6 +93,9 @@ from .study.run import Run as Run
 from .study.runner import StudyRun as StudyRun
 from .study.runner import resume_study as resume_study
 from .study.runner import run_study as run_study
+from .study.solved import Reference as Reference
+from .study.solved import SolveSettings as SolveSettings
+from .study.solved import solve as solve
 from .train import AbstractCondition as AbstractCondition
 from .train import AbstractInstrument as AbstractInstrument
 from .train import Activations as Activations

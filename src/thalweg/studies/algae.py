@@ -177,8 +177,8 @@ def algae(settings: Settings, run: tw.Run) -> list[tw.Claim]:
         tw.Claim.median_at_most("With both known, the density errs by at most 1 %", forward_errors, 1.0, unit="%"),
         covered("diffusion"),
         covered("growth"),
-        tw.Claim.median_at_most("Diffusion errs no more than by least squares", gap, 0.0, unit="% points"),
-        tw.Claim.at_most("One survey takes no longer than least squares with the method of lines", seconds, (seconds, seconds), lines_take, unit="s"),
+        tw.Claim.median_at_most("Diffusion errs no more than by least squares on lines", gap, 0.0, unit="% points"),
+        tw.Claim.at_most("One survey takes no longer than that", seconds, (seconds, seconds), lines_take, unit="s"),
         tw.Claim.at_least("Readings at the end only leave the worst combination 5 times as uncertain",
                           worse, (worse, worse), 5.0, unit="times"),
     ]  # fmt: skip

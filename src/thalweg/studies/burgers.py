@@ -99,12 +99,13 @@ def burgers(settings: Settings, run: tw.Run) -> list[tw.Claim]:
     seeds = run.seeds(settings.seeds)
 
     def landscape(model: type, source: type, points: int) -> tw.Objective:
-        terms = {"law": tw.Residual(law, source(DOMAIN.sample_interior, points))}
-        held = source is tw.HeldPoints
-        if model is Free:
-            terms["initial"] = tw.Residual(beginning, tw.HeldPoints(initial_points, 160), weight=100.0)
-            terms["walls"] = tw.Residual(lambda u, z: u(z), tw.HeldPoints(wall_points, 80), weight=100.0)
-        return tw.Objective(**terms, refresh_every=0 if held else settings.refresh)
+        every = 0 if source is tw.HeldPoints else settings.refresh
+        inside = tw.Residual(law, source(DOMAIN.sample_interior, points))
+        if model is Bound:
+            return tw.Objective(law=inside, refresh_every=every)
+        first = tw.Residual(beginning, tw.HeldPoints(initial_points, 160), weight=100.0)
+        walls = tw.Residual(lambda u, z: u(z), tw.HeldPoints(wall_points, 80), weight=100.0)
+        return tw.Objective(law=inside, initial=first, walls=walls, refresh_every=every)
 
     def program(optimizer: tw.AbstractOptimizer, steps: int) -> list[tw.Phase]:
         return [tw.Phase(tw.Adam(5e-3), settings.adam), tw.Phase(optimizer, steps, redraw=settings.refresh)]
