@@ -141,14 +141,18 @@ def _draw(run: Run, fitted: FitMany, errors: Sequence[float], reference: Referen
 
         run.save_figure(name, history, title=title, caption=caption)
 
-    def last(ax: Any) -> None:
-        ax.plot(reference.second, reference.values[-1], color="C1", linewidth=2.2, label="reference")
-        ax.plot(reference.second, found[-1], ":", color="C0", linewidth=2.2, label="network")
+    spread = np.ptp(reference.values, axis=1)
+    row = len(spread) - 1 if spread[-1] > spread.max() / 100 else int(np.argmax(spread))  # the end may be a boundary
+
+    def section(ax: Any) -> None:
+        ax.plot(reference.second, reference.values[row], color="C1", linewidth=2.2, label="reference")
+        ax.plot(reference.second, found[row], ":", color="C0", linewidth=2.2, label="network")
         ax.set_xlabel(reference.labels[1])
         ax.set_ylabel("u")
         ax.legend()
 
-    run.save_figure("3-end", last, title=f"At {reference.labels[0]} = {reference.first[-1]:g}", caption=f"By {who}.")
+    at = f"At {reference.labels[0]} = {reference.first[row]:.3g}"
+    run.save_figure("3-section", section, title=at, caption=f"By {who}.")
 
     def each(ax: Any) -> None:
         logs = np.log10(errors)
