@@ -13,6 +13,7 @@ NAMES = (
     "table_losses",
     "digits_seeds",
     "instruments",
+    "spiral",
     "kills",
 )
 
