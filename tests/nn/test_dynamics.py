@@ -154,6 +154,30 @@ def test_adjoints_agree(wide):
     assert near < far / 100
 
 
+def test_stored_steps_of_a_trajectory_that_was_given_up(wide):
+    """Behind the last state that was reached everything is that state, and so are the gradients."""
+    field = nn.NeuralField(network())
+
+    def gradient(adjoint):
+        cost = lambda model: cost_of(model, Trajectory([1.0, -0.5], IRREGULAR))
+        model = NeuralODE(field, rtol=1e-9, atol=1e-9, max_steps=6, adjoint=adjoint)
+        assert not model.solve(Trajectory([1.0, -0.5], IRREGULAR)).reached[-1]
+        return ravel_pytree(eqx.filter_jit(eqx.filter_grad(cost))(model))[0]
+
+    expected = gradient(nn.CheckpointedAdjoint())
+    np.testing.assert_allclose(gradient(nn.DiscreteAdjoint()), expected, rtol=0, atol=1e-13)  # rounding
+    assert np.abs(expected).max() > 0.01
+
+
+def test_stored_steps_refuse_what_they_cannot(wide):
+    model = NeuralODE(nn.NeuralField(network()), adjoint=nn.DiscreteAdjoint(), max_steps=64)
+    with pytest.raises(UserError, match="a gradient in the times"):
+        jax.grad(lambda t: jnp.sum(model(Trajectory(jnp.ones(2), t))))(jnp.asarray(IRREGULAR))
+    model = NeuralODE(model.field, solver=nn.Kvaerno5(), adjoint=nn.DiscreteAdjoint())
+    with pytest.raises(UserError, match="Kvaerno5 is implicit"):
+        model(([1.0, 1.0], IRREGULAR))
+
+
 def test_direct_goes_forward_too(wide):
     model = NeuralODE(nn.NeuralField(network()), adjoint=nn.DirectAdjoint(), max_steps=16)
     x = lambda start: Trajectory(start, IRREGULAR[:6])
@@ -163,13 +187,14 @@ def test_direct_goes_forward_too(wide):
     np.testing.assert_allclose(forward, backward, rtol=0, atol=1e-12)  # rounding of order-one values
 
 
-def test_sensitivities_are_the_checkpointed_gradient(wide):
-    """The same steps by forward mode: in weights, a known constant, the unknown initial state and the input."""
+@pytest.mark.parametrize("solver", [nn.Tsit5(), nn.Dopri5()])
+def test_sensitivities_and_stored_steps_give_the_checkpointed_gradient(wide, solver):
+    """The same steps, differentiated by other means: in weights, a constant, the unknown initial state, the input."""
     field = nn.HybridField(Linear(jnp.array([[-0.3, 1.0], [-1.0, -0.1]])), nn.NeuralField(network(size_in=3)))
     start = nn.InitialStates(jnp.array([[0.0, 0.0], [1.0, 0.5]]))
 
     def slopes(adjoint):
-        model = NeuralODE(field, initial=start, adjoint=adjoint)
+        model = NeuralODE(field, initial=start, solver=solver, adjoint=adjoint)
         params, static = eqx.partition((model, jnp.array([[0.0], [1.0], [-1.0]])), eqx.is_inexact_array)
         flat, rebuild = ravel_pytree(params)
 
@@ -179,10 +204,11 @@ def test_sensitivities_are_the_checkpointed_gradient(wide):
 
         return jax.jit(jax.vmap(jax.jacrev(states), in_axes=(None, 0)))(flat, jnp.arange(2))
 
-    expected, found = slopes(nn.CheckpointedAdjoint()), slopes(nn.ForwardSensitivities())
-    assert found.shape == (2, 8, 2, 50 + 4 + 4 + 3)  # the network 3-8-2, the matrix, both starts, the input
-    # rounding: some thousand operations on values of the Jacobian's size
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12 * np.abs(expected).max())
+    expected = slopes(nn.CheckpointedAdjoint())
+    assert expected.shape == (2, 8, 2, 50 + 4 + 4 + 3)  # the network 3-8-2, the matrix, both starts, the input
+    for adjoint in (nn.ForwardSensitivities(), nn.DiscreteAdjoint()):
+        # rounding: some thousand operations on values of the Jacobian's size
+        np.testing.assert_allclose(slopes(adjoint), expected, rtol=0, atol=1e-12 * np.abs(expected).max())
 
 
 # ----------------------------------------------------------------------------------------------------------------- fits
@@ -392,6 +418,7 @@ def test_inputs_of_different_lengths_are_stacked():
         (nn.Dopri5(), nn.DirectAdjoint()),
         (nn.Kvaerno5(), nn.BacksolveAdjoint()),
         (nn.Tsit5(), nn.ForwardSensitivities()),
+        (nn.Tsit5(), nn.DiscreteAdjoint()),
     ],
 )
 def test_a_model_comes_back_from_its_file(tmp_path, solver, adjoint):

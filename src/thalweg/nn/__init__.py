@@ -42,6 +42,7 @@ from thalweg.nn.solvers import AbstractSolver as AbstractSolver
 from thalweg.nn.solvers import BacksolveAdjoint as BacksolveAdjoint
 from thalweg.nn.solvers import CheckpointedAdjoint as CheckpointedAdjoint
 from thalweg.nn.solvers import DirectAdjoint as DirectAdjoint
+from thalweg.nn.solvers import DiscreteAdjoint as DiscreteAdjoint
 from thalweg.nn.solvers import Dopri5 as Dopri5
 from thalweg.nn.solvers import ForwardSensitivities as ForwardSensitivities
 from thalweg.nn.solvers import Kvaerno5 as Kvaerno5

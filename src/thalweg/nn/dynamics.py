@@ -14,11 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from thalweg.errors import UserError
-from thalweg.nn.solvers import AbstractAdjoint, AbstractSolver, CheckpointedAdjoint, Tsit5
+from thalweg.nn.solvers import AbstractAdjoint, AbstractSolver, CheckpointedAdjoint, Course, Tsit5
 from thalweg.nn.trajectories import AbstractInput, Trajectory
 from thalweg.types import Finding, Key, Model, Scalar
 
 Field = Callable[[jax.Array, jax.Array, jax.Array | None], jax.Array]
+Given = tuple[Field, jax.Array, jax.Array, AbstractInput | None]
+"""All that a solution can be differentiated in: field, initial state, times, input."""
 
 STIFF = 2.0
 """Mean step times fastest decay from which stability, not accuracy, sets an explicit solver's step.
@@ -206,11 +208,16 @@ class NeuralODE(eqx.Module):
         """The same, with how the solver fared."""
         # What is differentiated in is handed over; what is left of the model holds settings only.
         bare = eqx.tree_at(lambda m: (m.field, m.initial), self, (None, None), is_leaf=lambda leaf: leaf is None)
-        states, rest = self.adjoint.differentiable(bare._integrate, (self.field, *self._start(x)))
-        return Solution(states, *rest)
+        states, course = self.adjoint.differentiable(bare, (self.field, *self._start(x)))
+        return Solution(states, course.reached, course.stopped, course.steps, course.rejected)
 
-    def _integrate(self, given: tuple[Field, jax.Array, jax.Array, AbstractInput | None]) -> tuple[jax.Array, Any]:
-        """Field, initial state, times and input to the states, and to the rest of a `Solution`."""
+    def slope(self, given: Given) -> Callable[[Any, jax.Array], jax.Array]:
+        """Field, initial state, times and input to the field alone with its input filled in."""
+        driven = _Driven(given[0], given[3])
+        return lambda t, y: driven(t, y, None)
+
+    def integrate(self, given: Given) -> tuple[jax.Array, Course]:
+        """Field, initial state, times and input to the states (T, d), and to how the solver went."""
         import diffrax
 
         field, y, times, drive = given
@@ -218,6 +225,9 @@ class NeuralODE(eqx.Module):
         controller = diffrax.PIDController(rtol=self.rtol, atol=self.atol)
         if drive is not None and drive.jumps is not None:
             controller = diffrax.ClipStepSizeController(controller, jump_ts=drive.jumps)
+        asked: Any = diffrax.SubSaveAt(ts=times, t1=True)  # t1: where it stopped, behind the times that it reached
+        if self.adjoint.stores:
+            asked = [asked, diffrax.SubSaveAt(t0=True, steps=True)]
         found = diffrax.diffeqsolve(
             diffrax.ODETerm(driven),
             self.solver.build(),
@@ -225,7 +235,7 @@ class NeuralODE(eqx.Module):
             times[-1],
             dt0=None,
             y0=y,
-            saveat=diffrax.SaveAt(ts=times, t1=True),  # t1: where it stopped, behind the times that it reached
+            saveat=diffrax.SaveAt(subs=asked),
             stepsize_controller=controller,
             adjoint=self.adjoint.build(),
             max_steps=self.max_steps,
@@ -233,14 +243,17 @@ class NeuralODE(eqx.Module):
         )
         assert found.ts is not None
         assert found.ys is not None
-        last = jnp.sum(jnp.isfinite(found.ts)) - 1  # rows that were never written hold ∞
+        at, saved, path = found.ts, found.ys, None
+        if self.adjoint.stores:
+            (at, saved), path = zip(at, saved, strict=True)
+        last = jnp.sum(jnp.isfinite(at)) - 1  # rows that were never written hold ∞
         reached = jnp.arange(times.size) < last
         # Held where the solver gave up; but a field that has no value there (NaN weights) must not look like rest.
-        slope = jax.lax.stop_gradient(driven(found.ts[last], found.ys[last], None))
-        held = jnp.where(jnp.isfinite(slope).all(), found.ys[last], jnp.nan)
-        states = jnp.where(reached[:, None], found.ys[:-1], held)
+        slope = jax.lax.stop_gradient(driven(at[last], saved[last], None))
+        held = jnp.where(jnp.isfinite(slope).all(), saved[last], jnp.nan)
+        states = jnp.where(reached[:, None], saved[:-1], held)
         steps, rejected = found.stats["num_accepted_steps"], found.stats["num_rejected_steps"]
-        return states, (reached, jax.lax.stop_gradient(found.ts[last]), steps, rejected)
+        return states, Course(reached, jax.lax.stop_gradient(at[last]), steps, rejected, path)
 
     def findings(self, x: Trajectory | tuple[Any, ...]) -> tuple[Finding, ...]:
         """What a verdict should say of the solver on these trajectories, one or many: see `solver_report`."""
