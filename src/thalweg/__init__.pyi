@@ -69,6 +69,7 @@ from .optim import Triangular as Triangular
 from .optim import Triangular2 as Triangular2
 from .optim import WarmUp as WarmUp
 from .physics import Unknown as Unknown
+from .physics import cavity as cavity
 from .physics import conditions as conditions
 from .physics import curl as curl
 from .physics import derivative as derivative

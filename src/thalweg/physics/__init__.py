@@ -1,5 +1,6 @@
 """Differential operators on one point, and the domains that points come from."""
 
+from thalweg.physics import cavity as cavity
 from thalweg.physics import conditions as conditions
 from thalweg.physics import geometry as geometry
 from thalweg.physics import references as references
