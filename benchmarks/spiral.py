@@ -4,9 +4,10 @@ The truth is y' = y³A, seen 1,000 times over 25; a step draws 20 pieces of 10 t
 from each piece's first state by Dormand and Prince's method at torchdiffeq's default tolerances (rtol 1e-7, atol 1e-9),
 and moves by RMSprop at rate 1e-3 on the mean absolute error. Both start at the same weights and take 800 steps, in
 turns of 50, in one process; torch on one thread, on which it is fastest. thalweg's steps are those of the program that
-`fit` runs. torchdiffeq integrates the 20 pieces as one system with one step size; thalweg each with its own, so that a
-piece does not depend on its company, and the slowest counts; as one system it is measured too. Field evaluations of a
-forward pass are counted at the weights where each ended. Seconds to compile are without a cache, tracing included.
+`fit` runs. torchdiffeq integrates the 20 pieces as one system with one step size; so does the first of thalweg's ways.
+The others give each piece its own steps, so that it does not depend on its company, and wait for the slowest. Field
+evaluations of a forward pass are counted at the weights where each ended, of the slowest piece where there are several.
+Seconds to compile are without a cache, tracing included.
 Run: .venv/bin/python -m benchmarks.spiral
 """
 
@@ -154,7 +155,7 @@ def torch_steps(dtype: Any) -> tuple[Callable, TorchField]:
 
 
 def evaluations(model: nn.NeuralODE, dtype: Any, batches: list[np.ndarray]) -> float:
-    """Field evaluations of a forward pass: of each batch's slowest piece, on average."""
+    """Field evaluations of a forward pass for batches of systems (systems, pieces): of the slowest, on average."""
     times, values = (one.astype(dtype) for one in pieces())
     calls = [0]
 
@@ -177,7 +178,7 @@ def evaluations(model: nn.NeuralODE, dtype: Any, batches: list[np.ndarray]) -> f
     with jax.enable_x64(dtype == np.float64):
         counted = eqx.tree_at(lambda m: m.field, model, Counted(model.field))
         solved = jax.jit(lambda start: counted(nn.Trajectory(start, jnp.asarray(times))))
-        return float(np.mean([max(of(values[i, 0]) for i in one) for one in batches]))
+        return float(np.mean([max(of(values[system, 0].ravel()) for system in one) for one in batches]))
 
 
 def torch_evaluations(field: TorchField, dtype: Any, batches: list[np.ndarray]) -> float:
@@ -200,10 +201,11 @@ def main() -> None:
     for dtype in (np.float32, np.float64):
         ways, compiles, trained = {}, {}, {}
         for name, make in {
-            "thalweg": lambda d=dtype: thalweg_steps(d, nn.CheckpointedAdjoint()),
-            "thalweg, at most 64 steps": lambda d=dtype: thalweg_steps(d, nn.CheckpointedAdjoint(), most=64),
-            "thalweg, direct adjoint, at most 64 steps": lambda d=dtype: thalweg_steps(d, nn.DirectAdjoint(), most=64),
-            "thalweg, pieces as one system": lambda d=dtype: thalweg_steps(d, nn.CheckpointedAdjoint(), together=True),
+            "one system": lambda d=dtype: thalweg_steps(d, nn.DiscreteAdjoint(), together=True),
+            "one system, checkpointed": lambda d=dtype: thalweg_steps(d, nn.CheckpointedAdjoint(), together=True),
+            "by piece": lambda d=dtype: thalweg_steps(d, nn.DiscreteAdjoint()),
+            "by piece, checkpointed": lambda d=dtype: thalweg_steps(d, nn.CheckpointedAdjoint()),
+            "by piece, direct, at most 64 steps": lambda d=dtype: thalweg_steps(d, nn.DirectAdjoint(), most=64),
         }.items():
             ways[name], compiles[name], trained[name] = make()
         ways["torchdiffeq"], field = torch_steps(dtype)
@@ -216,7 +218,8 @@ def main() -> None:
                 if way != "torchdiffeq"
             },
             "field evaluations forward": {
-                "thalweg": evaluations(trained["thalweg"](), dtype, batches),
+                "one system": evaluations(trained["one system"](), dtype, [one[None] for one in batches]),
+                "by piece": evaluations(trained["by piece"](), dtype, [one[:, None] for one in batches]),
                 "torchdiffeq": torch_evaluations(field, dtype, batches),
             },
             "seconds to compile": compiles,
