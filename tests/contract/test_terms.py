@@ -193,8 +193,8 @@ def test_every_term_runs_its_users_code_once_a_trace(name):
     problem = objective.bind(static, objective.draw(state, jnp.int32(0)), state, jax.random.key(1))
     calls.clear()
     jax.make_jaxpr(lambda p: jax.value_and_grad(problem.evaluate, has_aux=True)(p))(parts.params)
-    # the equation calls the model twice, and is run once more to learn which derivatives it asks for; a penalty looks at
-    # the parameters alone
+    # the equation calls the model twice, and is run once more to learn which derivatives it asks for; a penalty looks
+    # at the parameters alone
     assert len(calls) == {"Residual": 4, "L1": 0, "L2": 0}.get(name, 1)
 
 
