@@ -315,6 +315,18 @@ def test_a_stiff_field_ends_finite_and_flagged():
     assert float(solved.states[0, 2, 0]) == pytest.approx(float(np.exp(-solved.stopped[0])), abs=1e-4)
 
 
+def test_a_stiff_field_is_a_finding_of_the_verdict():
+    """A fit whose solver runs out of steps ends, and says so."""
+    x, y = nn.stack_trajectories([[0.0, 0.5, 1.0]], [[[1.0, 1.0], [0.6, 0.0], [0.4, 0.0]]], initial=[[1.0, 1.0]])
+    model = NeuralODE(STIFF, max_steps=64)
+    objective = Objective(data=Supervised(x, y, loss=MaskedSquaredError()))
+    fitted = fit(model, objective, Phase(Adam(1e-3), 3), raise_failures=False)
+    named = {finding.name: finding for finding in fitted.verdict.findings}
+    assert {"step-limit", "stiff-field"} <= set(named)
+    assert "64 steps" in named["step-limit"].evidence
+    assert "Kvaerno5" in named["stiff-field"].remedy
+
+
 def test_an_implicit_solver_crosses_the_same_field():
     report = nn.solver_report(NeuralODE(STIFF, max_steps=200, solver=nn.Kvaerno5()), ([1.0, 1.0], [0.0, 1e-4, 1.0]))
     assert report.finished.all()
