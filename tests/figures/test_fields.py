@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.tri import Triangulation
 
 from thalweg.errors import UserError
-from thalweg.figures import fields
+from thalweg.figures import fields, parameters
 
 GRID = np.stack(np.meshgrid(np.linspace(0, 2, 9), np.linspace(0, 1, 5)), axis=-1).reshape(-1, 2)
 TRIANGLES = Triangulation(*GRID.T).triangles
@@ -79,3 +79,23 @@ def test_no_raster_image_and_a_constant_field_is_drawn(ax: Axes) -> None:
 def test_what_cannot_be_drawn_is_refused(ax: Axes, values: np.ndarray, what: str) -> None:
     with pytest.raises(UserError, match=what):
         fields.field(ax, GRID, TRIANGLES, values, label="x")
+
+
+def test_a_history_draws_what_it_is_given() -> None:
+    ax = Figure().add_subplot()
+    t, x = np.linspace(0, 2, 5), np.linspace(-1, 1, 9)
+    fields.history(ax, t, x, np.outer(t, x), label="u", limits=(-2.0, 2.0))
+    assert [*ax.get_xlim(), *ax.get_ylim()] == [0.0, 2.0, -1.0, 1.0]
+    for bad in (np.outer(x, t), np.full((5, 9), np.nan)):
+        with pytest.raises(UserError):
+            fields.history(ax, t, x, bad, label="u")
+
+
+def test_intervals_that_miss_the_truth_stand_out() -> None:
+    ax = Figure().add_subplot()
+    values = np.array([1.0, 2.0])
+    parameters.recovered(ax, values, values - 0.2, values + 0.2, truth=1.1, label="rate")
+    colours = [line.get_color() for line in ax.get_lines()]
+    assert colours[0] == colours[1] != colours[2] == colours[3]
+    with pytest.raises(UserError):
+        parameters.recovered(ax, values, values[:1], values, truth=None, label="rate")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import thalweg as tw
-from thalweg.studies import allen_cahn, burgers, helmholtz, kdv, wave
+from thalweg.studies import allen_cahn, burgers, helmholtz, kdv, navier_stokes, wave
 from thalweg.study.runner import run_study
 
 POINTS = np.random.default_rng(0).uniform(0.05, 0.95, (20, 2))
@@ -37,6 +37,7 @@ def wall(at):
         (wave.law, string, POINTS),
         (kdv.law, soliton, POINTS * [0.4, 1.0]),
         (allen_cahn.law, wall, (POINTS - 0.5) * [0.04, 1.0]),
+        (navier_stokes.law(40.0), navier_stokes.kovasznay, POINTS),
     ],
 )
 def test_a_known_solution_obeys_the_law(law, solution, points):
@@ -79,6 +80,12 @@ def test_the_string_starts_at_rest():
     assert np.abs(np.asarray(speed)).max() == 0.0
 
 
+def test_the_cavity_is_eased_at_its_two_jumps_only():
+    eased = lambda x, y: float(navier_stokes.eased(jnp.array([x, y])))
+    assert eased(0.0, 1.0) == eased(1.0, 1.0) == 0.0
+    assert eased(0.5, 1.0) == eased(0.06, 1.0) == eased(0.0, 0.94) == eased(0.0, 0.0) == 1.0
+
+
 def test_a_reference_knows_its_grid():
     first, second = np.linspace(0, 1, 4), np.linspace(2, 3, 5)
     reference = tw.Reference(first, second, second[None] * 10 + first[:, None])
@@ -97,13 +104,14 @@ def test_the_fewest_modes_that_do_are_timed():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["helmholtz", "wave", "kdv", "allen-cahn"])
+@pytest.mark.parametrize("name", ["helmholtz", "wave", "kdv", "allen-cahn", "navier-stokes"])
 def test_each_study_runs_and_may_say_no(name: str, tmp_path: Path):
     settings = {"seeds": 2, "points": 60, "adam": 3, "steps": 3, "refresh": 2, "width": 4}
     done = run_study(name, settings, out=tmp_path / "run")
     assert done.claims[0].verdict.value in ("not supported", "undecided")  # three steps solve nothing
-    with np.load(tmp_path / "run" / "arrays" / "solution.npz") as arrays:
-        assert arrays["network"].shape == arrays["reference"].shape
+    if name != "navier-stokes":
+        with np.load(tmp_path / "run" / "arrays" / "solution.npz") as arrays:
+            assert arrays["network"].shape == arrays["reference"].shape
 
 
 @pytest.mark.slow
