@@ -110,13 +110,16 @@ def lynx_hare(settings: Settings, run: tw.Run) -> list[tw.Claim]:
         ax.set_xlabel("year")
         ax.set_ylabel("pelts, thousands")
         ax.set_yscale("log")
-        ax.legend(fontsize=7, ncols=2)
+        ax.set_xticks(YEARS[::5])
+        ax.set_yticks([4, 8, 16, 32, 64], ["4", "8", "16", "32", "64"])
+        ax.minorticks_off()
+        ax.legend(fontsize=8, ncols=2)
 
     caption = (
         f"Pelts, the plain law (dotted) and the law with a network (line: median, band: range of {len(seeds)} seeds). "
         f"Right of the vertical line lie the {settings.held} years that nothing was fitted to."
     )
-    run.save_figure("course", draw, title="Two cycles of lynx and hare", caption=caption, size=(6.5, 4.0))
+    run.save_figure("course", draw, title="Two cycles of lynx and hare", caption=caption, size=(6.5, 4.4))
 
     fit_gain, fit_interval = tw.median_interval((error(states, seen) / error(law, seen)).tolist())
     gain, interval = tw.median_interval((error(states, last) / error(law, last)).tolist())
