@@ -42,7 +42,7 @@ class Settings(tw.Settings):
     missing: float = tw.setting(0.2, "share of the readings that are lost", ge=0, le=0.3)
     width: int = tw.setting(10, "units in the network's hidden layer", ge=1, le=256)
     steps: int = tw.setting(
-        40, "steps of Levenberg-Marquardt, on pieces and again on whole trajectories", quick=12, ge=1
+        60, "most steps of Levenberg-Marquardt, on pieces and again on whole trajectories", quick=30, ge=1
     )
     prior: float = tw.setting(1.5, "standard deviation of each of the network's weights before the data", gt=0, le=100)
 
@@ -327,7 +327,8 @@ def protein(settings: Settings, run: tw.Run) -> list[tw.Claim]:
         """Minus twice the log posterior: Gaussian errors of the readings, and the prior."""
         count = len(fits[0].y)
         data = tw.Residual(misfit, np.arange(count), weight=float(count))
-        phase = tw.Phase(tw.LevenbergMarquardt(), steps, where=HELD)
+        until = tw.Plateau(patience=2, improvement=2e-3, every=3)
+        phase = tw.Phase(tw.LevenbergMarquardt(), steps, until=until, where=HELD)
         return tw.fit_many(fits, tw.Objective(readings=data, **terms), phase, seeds=seeds, name=name, **common).models
 
     # 1. Without a solver: rates of production are what splines through the readings say.
@@ -350,7 +351,7 @@ def protein(settings: Settings, run: tw.Run) -> list[tw.Claim]:
     whole = through_solver(whole, "3-whole", settings.steps, prior=prior)
     # The same with the true form in place of the network: three constants, which start 30 % off.
     start = Hill(jnp.log(1.3 * jnp.array([STRENGTH, STEEPNESS, LEAK])))
-    mechanism = through_solver([lab.fitted(start, 1) for lab in laboratories], "4-mechanism", 15)
+    mechanism = through_solver([lab.fitted(start, 1) for lab in laboratories], "4-mechanism", 30)
     return judged(run, settings, laboratories, matched, whole, mechanism)
 
 
