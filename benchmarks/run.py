@@ -14,6 +14,8 @@ NAMES = (
     "digits_seeds",
     "instruments",
     "spiral",
+    "poisson",
+    "jinns_burgers",
     "kills",
 )
 

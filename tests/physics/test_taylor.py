@@ -104,6 +104,15 @@ def test_an_equation_is_the_same_either_way(name):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10)  # mixed derivatives are differences of three
 
 
+def test_many_dimensions_go_the_general_way():
+    """Thirty: a program of fixed size, and the same number."""
+    net = tw.nn.MLP(30, None, width=6, depth=2, activation=jnp.tanh, key=jax.random.key(0), dtype=jnp.float64)
+    x = jnp.linspace(-1.0, 1.0, 30)
+    by_trace = jnp.trace(jax.hessian(net)(x))
+    np.testing.assert_allclose(jointly(tw.laplacian, net, x), by_trace, rtol=1e-11)
+    assert str(jax.make_jaxpr(lambda x: jointly(tw.laplacian, net, x))(x)).count("= tanh") < 12
+
+
 def test_a_vector_field():
     net = tw.nn.MLP(2, 3, width=7, depth=2, activation=jnp.tanh, key=jax.random.key(0), dtype=jnp.float64)
 

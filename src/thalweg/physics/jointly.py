@@ -15,6 +15,9 @@ import jax.numpy as jnp
 from thalweg.physics.taylor import taylor
 from thalweg.types import PyTree
 
+MOST_DIRECTIONS = 8
+"""Coordinates beyond which each derivative goes its own way: all are written out in one program, which grows."""
+
 Asked = tuple[int, ...]
 """A partial derivative by the coordinates of its differentiations, rising; () is the value."""
 
@@ -37,7 +40,8 @@ def jointly(equation: Callable[[Any, PyTree], PyTree], field: Any, example: PyTr
         return equation(field, example)
     asked = _Asking(field, points)
     jax.eval_shape(lambda: equation(asked, example))
-    together = {id(point): _derivatives(field, point, wanted) for point, wanted in asked.wanted() if _second(wanted)}
+    served = [(point, wanted) for point, wanted in asked.wanted() if _is_worth(wanted)]
+    together = {id(point): _derivatives(field, point, wanted) for point, wanted in served}
     return equation(_Answering(field, points, together), example) if together else equation(field, example)
 
 
@@ -125,9 +129,10 @@ def _derivatives(field: Any, point: jax.Array, wanted: set[Asked]) -> dict[Asked
     return found
 
 
-def _second(wanted: set[Asked]) -> bool:
-    """Whether anything is asked that one plain pass would not give."""
-    return any(len(axes) > 1 for axes in wanted)
+def _is_worth(wanted: set[Asked]) -> bool:
+    """Whether anything is asked that one plain pass would not give, along few enough directions to write them out."""
+    along = {axis for axes in wanted for axis in axes}
+    return any(len(axes) > 1 for axes in wanted) and len(along) <= MOST_DIRECTIONS
 
 
 def _is_served(axes: Asked) -> bool:
