@@ -16,8 +16,9 @@ import pytest
 
 from thalweg.errors import DamagedError
 from thalweg.report import write_report
-from thalweg.report.landscape import turning_script
+from thalweg.report.scripts import page_script
 
+SCRIPT = (page_script(["surface"]) or ("",))[0]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
@@ -51,7 +52,7 @@ def test_only_the_one_script_may_run(run: Path) -> None:
     hashed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     (policy,) = re.findall(r'Content-Security-Policy" content="([^"]*)"', page)
     assert policy == f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{hashed}'"
-    assert script == turning_script()[0]
+    assert script == SCRIPT
     assert len(script) < 6_000
     assert not re.search(r"https?:|import|fetch|eval|XMLHttp|innerHTML|document\.write", script)
 
@@ -91,7 +92,7 @@ def test_the_turning_view_can_be_reached_and_is_described(run: Path) -> None:
     assert re.search(r'aria-label="The same slice.*at the weights kept', canvas)
     assert re.search(r"<figure class=\"turning\"[^>]* hidden>", page)  # until the script shows it
     assert re.search(r"@media print \{.*\.turning \{ display: none", page, re.DOTALL)
-    assert "prefers-reduced-motion" in turning_script()[0]
+    assert "prefers-reduced-motion" in SCRIPT
 
 
 def test_cliffs_are_cut_off_and_said(run: Path) -> None:

@@ -1,12 +1,8 @@
 """The loss surface around the weights that were kept: contours, and a view that turns."""
 
-import base64
-import hashlib
 import json
-import re
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
@@ -72,14 +68,3 @@ def _data(found: Slice, scale: surface.Scale) -> str:
         "middle": float(np.interp(0.0, offsets, np.arange(len(offsets)))),
     }
     return json.dumps(values, separators=(",", ":"))
-
-
-def turning_script() -> tuple[str, str]:
-    """The script that draws the turning view, without its comments and indents; and the hash that lets it run.
-
-    The page's policy names this hash, so that a browser runs this script and no other.
-    """
-    text = (Path(__file__).parent / "surface.js").read_text(encoding="utf-8")
-    lines = [re.sub(r"(^|\s)// .*", "", line).strip() for line in text.splitlines()]
-    script = "\n".join(line for line in lines if line)
-    return script, base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

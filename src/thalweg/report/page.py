@@ -6,8 +6,9 @@ from pathlib import Path
 def write_report(run: str | Path) -> Path:
     """Write `<run>/report.html`: one page that needs no network, in light or dark, for screen, phone and paper.
 
-    Where the run has a slice of its loss surface, one small script turns it; without scripts and on paper its contours
-    stand there. (Not Plotly, as first designed: it has 4.5 MB, and a page is to open in under a second.)
+    Where the run has a slice of its loss surface, a small script turns it; without scripts and on paper its contours
+    stand there. (Not Plotly, as first designed: it has 4.5 MB, and a page is to open in under a second.) Figures that
+    were saved as frames get a slider; without scripts and on paper they stand side by side.
 
     Nothing is trained, nothing in the folder is executed, and no other file in it is touched. A run that is still going
     or was killed gets a page of what there is. The same folder gives the same page.
@@ -28,26 +29,31 @@ def write_report(run: str | Path) -> Path:
     ...     page.name, "no verdict yet" in page.read_text(encoding="utf-8")
     ('report.html', True)
     """
-    from thalweg.report.claims import claims_section
+    from thalweg.report.claims import Frames, claims_section
     from thalweg.report.course import trained
     from thalweg.report.evidence import predicted  # these bring pydantic, Jinja2, NumPy and JAX
     from thalweg.report.formats import read_record
-    from thalweg.report.landscape import landscape, turning_script
+    from thalweg.report.landscape import landscape
     from thalweg.report.provenance import data_section, provenance
+    from thalweg.report.scripts import page_script
     from thalweg.report.summary import heading, trust
     from thalweg.train.record import write_text_atomic
 
     record = read_record(run)
     surface = None if record.surface is None else landscape(record.surface)
-    turns = surface is not None and surface.drawing is not None
+    claims = claims_section(record.claims, record.path)
+    needed = {
+        "surface": surface is not None and surface.drawing is not None,
+        "frames": claims is not None and any(isinstance(one, Frames) for one in claims.drawings),
+    }
     page = _rendered(
         head=heading(record),
-        claims=claims_section(record.claims, record.path),
+        claims=claims,
         trust=None if record.scores is None else trust(record.scores),
         predictions=None if record.test is None else predicted(record.test),
         training=trained(record) if record.rows else None,
         surface=surface,
-        script=turning_script() if turns else None,
+        script=page_script([name for name, is_needed in needed.items() if is_needed]),
         data=None if record.data is None else data_section(record.data),
         provenance=provenance(record),
         version=(record.environment.get("versions") or {}).get("thalweg") or "",

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from thalweg.errors import UserError
-from thalweg.report.claims import FIGURES, save_figure
+from thalweg.report.claims import FIGURES, save_figure, save_frames
 from thalweg.train import Callback, RunDirectory
 
 if TYPE_CHECKING:
@@ -67,3 +67,38 @@ class Run(RunDirectory):
             UserError: a name that is none; a raster image in the figure: draw contours instead.
         """
         return save_figure(self.path / FIGURES, name, draw, title=title, caption=caption, size=size)
+
+    def save_frames(
+        self,
+        name: str,
+        frames: Sequence[tuple[str, Callable[["Axes"], None]]],
+        *,
+        title: str,
+        caption: str,
+        slider: str = "time",
+        size: tuple[float, float] = (5.0, 3.5),
+    ) -> Path:
+        """Draw one figure at several times into `arrays/figures/<name>/`; the report shows them with a slider.
+
+        Without scripts and on paper they stand side by side. Give all of them the same limits and the same scale.
+
+        Args:
+            name: of letters, digits, "-" and "_".
+            frames: for each its label, such as "t = 0.5", and what draws it on matplotlib axes; 2 to 60.
+            title, caption, size: as `save_figure`, for all of them.
+            slider: what it goes through.
+        Raises:
+            UserError: as `save_figure`; another number of frames, or a missing label.
+
+        >>> import tempfile
+        >>> import numpy as np
+        >>> x = np.linspace(0, 6, 50)
+        >>> frames = [(f"t = {t}", lambda ax, t=t: ax.plot(x, np.sin(x - t))) for t in range(3)]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with Run.create(Path(folder) / "run", {"seed": 0}, seed=0) as run:
+        ...         path = run.save_frames("wave", frames, title="A wave", caption="It moves to the right.")
+        ...         sorted(one.name for one in path.iterdir())
+        ['000.svg', '001.svg', '002.svg']
+        """
+        folder = self.path / FIGURES
+        return save_frames(folder, name, frames, title=title, caption=caption, slider=slider, size=size)
