@@ -42,6 +42,12 @@ class Bloom(eqx.Module):
         return patch(x) + t * self.network(jnp.stack([jnp.cos(jnp.pi * x), 2 * t - 1]))
 
 
+def early(key, n):
+    """Points of the channel, denser at early times, when the patch has not yet spread and everything changes fast."""
+    places = CHANNEL.spread_interior(key, n)
+    return places * jnp.stack([jnp.ones(n, places.dtype), places[:, 1]], axis=1)  # t becomes t²
+
+
 def law(u, at):
     """Spreading and growing at one point: 0 where u is right."""
     density = u(at)
@@ -93,7 +99,7 @@ class Settings(tw.Settings):
     points: int = tw.setting(1_000, "points of the law", quick=600, ge=50, le=20_000)
     adam: int = tw.setting(300, "steps of Adam", ge=1)
     broyden: int = tw.setting(6_000, "steps of self-scaled Broyden after them", quick=2_000, ge=1)
-    newton: int = tw.setting(25, "most steps of Levenberg-Marquardt for each simulated survey", ge=1)
+    newton: int = tw.setting(12, "most steps of Levenberg-Marquardt for each simulated survey", ge=1)
     width: int = tw.setting(16, "units in each of the two hidden layers", ge=1, le=60)
     noise: float = tw.setting(0.05, "standard deviation of a reading; the water carries 1", gt=0, le=1)
     belief: float = tw.setting(0.01, "by how much the law may fail at a point; its terms reach 1.5", gt=0)
@@ -107,7 +113,7 @@ def algae(settings: Settings, run: tw.Run) -> list[tw.Claim]:
     # Minus twice the log posterior but for a factor: Gaussian errors of readings and of the law.
     sure = settings.points / len(PLACES) * (settings.noise / settings.belief) ** 2
     deviations = {"law": settings.belief, "sensors": settings.noise}
-    lawful = tw.HeldPoints(CHANNEL.spread_interior, settings.points)
+    lawful = tw.HeldPoints(early, settings.points)
     at_sensors = lambda places: tw.Residual(read, tw.Rows((places, np.arange(len(places)))))
     landscape = tw.Objective(law=tw.Residual(law, lawful, weight=sure), sensors=at_sensors(PLACES))
     held = tw.frozen(lambda bloom: bloom.readings)
