@@ -26,7 +26,7 @@ from benchmarks.poisson import Clock
 from benchmarks.side_by_side import record
 from thalweg.studies.burgers import NU, Bound, Free
 
-ADAM, SOFT_STEPS, STEPS, SEED = 500, 2_000, 1_500, 10
+ADAM, SOFT_STEPS, STEPS, SEED = 500, 2_000, 1_000, 10
 LEVELS = (1e-1, 1e-2, 1e-3, 1e-4)
 
 
@@ -111,13 +111,13 @@ def main() -> None:
 
     done, clock = ours(Bound, exact(tw.AdaptivePoints, 4_000), STEPS, 500)
     course = clock.course()
-    figures["own settings, 1,500 iterations"] = [
+    figures["own settings, 1,000 iterations"] = [
         {"by": "thalweg", **reached([(at, error) for at, _, error in course]), "error at the end": course[-1][2],
          "s at the end": course[-1][0], "s of compiling": course[-1][1] - course[-1][0]},
     ]  # fmt: skip
     record("jinns_burgers", figures)
     peer = theirs(STEPS, bound=True)
-    figures["own settings, 1,500 iterations"].append(
+    figures["own settings, 1,000 iterations"].append(
         {"by": "jinns", **reached(peer.errors), "error at the end": peer.errors[-1][1], "s at the end": peer.seconds,
          "s of compiling": peer.compiling}
     )  # fmt: skip
