@@ -62,8 +62,8 @@ MODELS = {  # name -> (dtype -> model, shape of one example)
 }
 
 DYNAMICS = {
-    *("BacksolveAdjoint", "CheckpointedAdjoint", "DirectAdjoint", "Dopri5", "HybridField", "InitialStates", "Kvaerno5"),
-    *("NeuralField", "NeuralODE", "SecondOrderField", "Tsit5"),
+    *("BacksolveAdjoint", "CheckpointedAdjoint", "DirectAdjoint", "DiscreteAdjoint", "Dopri5", "ForwardSensitivities"),
+    *("HybridField", "InitialStates", "Kvaerno5", "NeuralField", "NeuralODE", "SecondOrderField", "Tsit5"),
 }
 
 
