@@ -120,6 +120,20 @@ def test_a_run_ends_with_that_finding():
     assert "unidentifiable" not in [finding.name for finding in fitted.verdict.findings]
 
 
+def test_data_met_to_rounding_do_not_tell_more_than_they_can():
+    """Exact data, met exactly: the product is known, the quotient is not."""
+    exact = tw.Objective(
+        data=tw.Residual(lambda m, at: m.first.value * m.second.value * at[0] - at[1], np.stack([X, 6.0 * X], axis=1))
+    )
+    (finding,) = tw.unknown_posterior(product(), exact).findings
+    assert "log first -0.71 log second" in finding.evidence
+    low, high = tw.unknown_posterior(product(), exact).interval("first")
+    assert (low, high) == (0.0, np.inf)
+    broken = eqx.tree_at(lambda m: m.first.raw, product(), jnp.asarray(jnp.nan))
+    with pytest.raises(tw.UserError, match="not finite"):
+        tw.unknown_posterior(broken, exact)
+
+
 def test_an_unknown_that_no_term_uses_is_refused():
     term = tw.Residual(lambda m, at: m.first.value * at[0] - at[1], np.stack([X, X], axis=1))
     with pytest.raises(tw.UserError, match="second"):

@@ -83,6 +83,11 @@ def test_what_needs_a_refresh_says_so():
         )
 
 
+def test_held_out_points_of_another_shape_are_refused_at_once():
+    with pytest.raises(tw.UserError, match="held-out points of shapes"):
+        tw.Residual(decay, tw.HeldPoints(sampler, 5), held_out=np.zeros((3, 2)))
+
+
 def wiggly(u, x):
     return u(x) - jnp.sin(9 * x[0])
 

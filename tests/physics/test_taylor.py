@@ -28,6 +28,8 @@ FUNCTIONS = {
     "matrix": lambda x: jnp.outer(jnp.tanh(x), x) @ jnp.array([1.0, -2.0]),
     "layout": lambda x: jnp.concatenate([x[::-1], 2 * x]).reshape(2, 2).T @ x,
     "loop": lambda x: jax.lax.fori_loop(0, 3, lambda i, y: jnp.sin(y) + x[0], x[1]),
+    "complex": lambda x: jnp.abs(jnp.exp(jax.lax.complex(x[0], x[1])) + jax.lax.complex(x[1], x[0])) ** 2,
+    "whole numbers": lambda x: (5 * x[0]).astype(int).astype(float) * x[0] ** 2,
     "constant": lambda x: jnp.float64(2.0) * jnp.ones(2),
 }
 
@@ -140,6 +142,25 @@ def test_a_term_uses_it():
     term = tw.Residual(burgers, jnp.ones((4, 2)))
     made = str(jax.make_jaxpr(lambda x: term.residual(net, x, None))(jnp.ones(2)))
     assert made.count("= tanh") == 3
+
+
+def test_a_mixed_derivative_keeps_its_digits():
+    """As a difference of second derivatives, 1e4·e^10 large, it would be 0 in 32 bits."""
+    u = lambda x: jnp.exp(100 * x[0]) + x[0] * x[1]
+    both = lambda u, x: jnp.stack([tw.derivative(u, x, 0, 1), tw.derivative(u, x, 1, 1)])
+    assert jointly(both, u, jnp.array([0.1, 1.0], jnp.float32)).tolist() == [1.0, 0.0]
+
+
+def test_the_field_stays_the_model_to_the_equation():
+    field = Wave(jax.random.normal(jax.random.key(1), (2, 5)))
+
+    def equation(u, x):
+        size = sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(eqx.filter(u, eqx.is_array)))
+        slope = eqx.filter_grad(lambda model: model(x))(u).weight
+        return tw.laplacian(u, x) + size + jnp.sum(slope)
+
+    x = jnp.array([0.2, 0.4])
+    np.testing.assert_allclose(jointly(equation, field, x), equation(field, x), rtol=1e-11)
 
 
 def test_boundary_points_and_pairs():

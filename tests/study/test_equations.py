@@ -91,6 +91,9 @@ def test_a_reference_knows_its_grid():
     reference = tw.Reference(first, second, second[None] * 10 + first[:, None])
     assert reference.error(lambda at: 10 * at[0] + at[1]) < 1e-14
     assert reference.error(lambda at: 11 * (at[0] + at[1] / 10)) == pytest.approx(0.1)
+    assert reference.error(lambda at: 10 * at[:1] + at[1:]) < 1e-14  # of shape (1,)
+    with pytest.raises(tw.UserError, match="no reference"):
+        tw.Reference(first, second, np.zeros((4, 5)))
     with pytest.raises(tw.UserError, match="grid of 5 by 4"):
         tw.Reference(second, first, np.zeros((4, 5)))
 

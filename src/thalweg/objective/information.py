@@ -21,6 +21,9 @@ LOOSE = 1.0
 """Standard deviation of a combination of trained numbers from which it counts as unknown: for a positive unknown one of
 1 is a factor of e up or down."""
 
+FINEST = 1e-6
+"""Least deviation of a residual that is taken from the fit itself, in changes of it by one unit of the unknowns."""
+
 RIDGE = 1e-10
 """Prior precision of every weight, relative to the largest curvature: it only fills what nothing else determines."""
 
@@ -128,7 +131,8 @@ def unidentifiable(model: PyTree, objective: Objective, where: Where) -> list[Fi
     terms = objective.terms.values()
     weights = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(model, where(model))))
     plain = all(term.provides("residual") and not term.is_coupled(model) and not term.source.on_host for term in terms)
-    if not _trained(model, where) or not plain or weights > LARGEST:
+    finite = all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array)))
+    if not _trained(model, where) or not plain or weights > LARGEST or not finite:
         return []
     return list(unknown_posterior(model, objective, where=where).findings)
 
@@ -160,9 +164,13 @@ def _covariance(
         alone = eqx.tree_at(lambda o: o.terms, objective, {name: eqx.tree_at(lambda t: t.weight, term, 1.0)})
         state = alone.init(key)
         problem = alone.bind(static, alone.draw(state, jnp.int32(0)), state, None)
-        residuals, jacobian = _rows(problem, parts.params)
-        deviation = deviations.get(name, float(jnp.sqrt(jnp.mean(residuals**2))))
-        rows.append(np.asarray(jacobian) / max(deviation, float(np.finfo(float).tiny)))
+        residuals, jacobian = (np.asarray(one) for one in _rows(problem, parts.params))
+        if not (np.isfinite(residuals).all() and np.isfinite(jacobian).all()):
+            raise UserError("residuals or their derivatives are not finite at the model", where=f"term '{name}'")
+        # Data that are met to rounding are not known to rounding: at best to a millionth of what the unknowns do there.
+        least = FINEST * float(np.sqrt(np.mean(jacobian[:, is_unknown] ** 2)))
+        deviation = deviations.get(name, max(float(np.sqrt(np.mean(residuals**2))), least) or 1.0)
+        rows.append(jacobian / deviation)
     stacked = np.concatenate(rows)
     # In the factor R of the rows with the unknowns last, its last block has the information that is left of them.
     ridge = np.sqrt(RIDGE) * np.linalg.norm(stacked, axis=0).max() * np.eye(stacked.shape[1])[~is_unknown]

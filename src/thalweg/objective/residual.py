@@ -64,6 +64,9 @@ class Residual(AbstractTerm):
         self.equation, self.weight, self.causal, self.state = equation, weight, causal, None
         self.source = points if isinstance(points, AbstractSource) else Rows(points)
         self.held_out = held_out if held_out is None or isinstance(held_out, AbstractSource) else Rows(held_out)
+        if self.held_out is not None and _shapes(self.held_out) != _shapes(self.source):
+            what = f"held-out points of shapes {_shapes(self.held_out)} beside points of {_shapes(self.source)}"
+            raise UserError(what, where="Residual", remedy="held_out has points as `points` has them, others.")
 
     def init(self, key: Key) -> PyTree:
         return None if self.causal is None else self.causal.first_weights()
@@ -96,7 +99,7 @@ class Residual(AbstractTerm):
             return ()
         ours, others = (_mapped_costs(self, model, cast(e.values, dtypes[0])) for e in (seen, fresh))
         here, there = float(jnp.mean(ours)), float(jnp.mean(others))
-        if not there > OVERFITTED * here:
+        if there <= OVERFITTED * here or not np.isfinite(here):  # held-out costs that are not finite are worth a word
             return ()
         worst = int(jnp.argmax(others))
         at = [np.array2string(np.asarray(leaf[worst]), precision=4) for leaf in jax.tree.leaves(fresh.values)]
@@ -109,6 +112,12 @@ class Residual(AbstractTerm):
                 "(AdaptivePoints), or on more of them.",
             ),
         )
+
+
+def _shapes(source: AbstractSource) -> list[tuple[int, ...]] | None:
+    """Shapes of one example's arrays; None from a source that does not say."""
+    examples = source.few(1) or jax.eval_shape(source.unseen, jax.random.key(0))
+    return None if examples is None else [leaf.shape[1:] for leaf in jax.tree.leaves(examples.values)]
 
 
 def _costs(term: Residual, model: PyTree, points: PyTree) -> jax.Array:

@@ -25,6 +25,8 @@ Asked = tuple[int, ...]
 def jointly(equation: Callable[[Any, PyTree], PyTree], field: Any, example: PyTree) -> PyTree:
     """equation(field, example), with plain derivatives of the field at the example's points by one pass for each.
 
+    The equation sees a stand-in for the field, with the field's attributes and leaves; only `isinstance` tells.
+
     Args:
         equation: (field, example) -> anything.
         field: a callable on one point; anything else goes to the equation as it is.
@@ -39,7 +41,10 @@ def jointly(equation: Callable[[Any, PyTree], PyTree], field: Any, example: PyTr
     if not (points and callable(field)):
         return equation(field, example)
     asked = _Asking(field, points)
-    jax.eval_shape(lambda: equation(asked, example))
+    try:
+        jax.eval_shape(lambda: equation(asked, example))
+    except Exception:  # it takes the field for more than a function of a point; or it is wrong, and will say so itself
+        return equation(field, example)
     served = [(point, wanted) for point, wanted in asked.wanted() if _is_worth(wanted)]
     together = {id(point): _derivatives(field, point, wanted) for point, wanted in served}
     return equation(_Answering(field, points, together), example) if together else equation(field, example)
@@ -47,7 +52,7 @@ def jointly(equation: Callable[[Any, PyTree], PyTree], field: Any, example: PyTr
 
 def answers(u: Any, x: Any, asked: Sequence[Sequence[int]]) -> list[jax.Array] | None:
     """Partial derivatives of a field at a point, where all were computed together with others; else None."""
-    if not isinstance(u, _Field):
+    if type(u) not in (_Asking, _Answering):
         return None
     found = [u.partial_derivative(x, tuple(sorted(axes))) for axes in asked]
     known = [one for one in found if one is not None]
@@ -61,7 +66,12 @@ class _Field:
         self._field, self._points = field, points
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name in ("_field", "_points"):
+            raise AttributeError(name)
         return getattr(self._field, name)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._field[index]
 
     def __call__(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         found = None if args or kwargs else self.partial_derivative(x, ())
@@ -106,26 +116,18 @@ class _Answering(_Field):
 
 
 def _derivatives(field: Any, point: jax.Array, wanted: set[Asked]) -> dict[Asked, jax.Array]:
-    """What is wanted at one point: one direction for each coordinate, and one more for each mixed derivative.
-
-    u_ab is half of the second derivative along a + b less those along a and along b.
-    """
-    mixed = sorted(axes for axes in wanted if len(set(axes)) == 2)
+    """What is wanted at one point: one direction for each coordinate."""
     orders: dict[int, int] = {}
     for axes in wanted:
         for axis in axes:
             orders[axis] = max(orders.get(axis, 1), len(axes))
-    unit = lambda *axes: jnp.zeros_like(point).at[jnp.array(axes)].set(1)
-    directions = [(unit(axis), order) for axis, order in orders.items()] + [(unit(*axes), 2) for axes in mixed]
-    series = taylor(field, point, directions)
+    series = taylor(field, point, [(jnp.zeros_like(point).at[axis].set(1), order) for axis, order in orders.items()])
     found: dict[Asked, jax.Array] = {(): series.value}
-    for (axis, order), tail in zip(orders.items(), series.tails, strict=False):
+    for (axis, order), tail in zip(orders.items(), series.tails, strict=True):
         factor = 1
         for k in range(1, order + 1):
             factor *= k
             found[(axis,) * k] = tail[k - 1] * factor if factor > 1 else tail[0]
-    for (a, b), tail in zip(mixed, series.tails[len(orders) :], strict=True):
-        found[a, b] = tail[1] - (found[a, a] + found[b, b]) / 2
     return found
 
 
@@ -136,9 +138,14 @@ def _is_worth(wanted: set[Asked]) -> bool:
 
 
 def _is_served(axes: Asked) -> bool:
-    """Whether one direction, or one more, gives this derivative: all of one coordinate, or the mixed second ones."""
-    return len(set(axes)) <= 1 or len(axes) == 2
+    """Whether one direction gives this derivative. A mixed one would be a difference of others, and lose its digits."""
+    return len(set(axes)) <= 1
 
 
 def _is_point(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array) and leaf.ndim == 1 and leaf.size > 0 and jnp.issubdtype(leaf.dtype, jnp.floating)
+
+
+# To JAX they are the field: its leaves are theirs, and what is rebuilt from leaves is the field itself.
+for _kind in (_Asking, _Answering):
+    jax.tree_util.register_pytree_node(_kind, lambda one: ((one._field,), None), lambda _, children: children[0])

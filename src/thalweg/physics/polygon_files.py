@@ -68,8 +68,8 @@ def _table(text: str, where: str) -> tuple[list[tuple[float, float]], list[str]]
             remedy = "Each row has x and y, and nothing else; decimals have a point."
             raise UserError(f"{len(cells)} columns", where=f"{where}, row {number}", remedy=remedy)
         values = [_number(cell) for cell in cells]
-        if i == 0 and values == [None, None]:
-            continue  # names of the columns
+        if i == 0 and _are_names(cells):
+            continue
         if bad := [k for k, value in enumerate(values) if value is None]:
             at = f"{where}, row {number}, column {bad[0] + 1}"
             raise UserError(f"{cells[bad[0]]!r} is no finite number", where=at, remedy="Give it as 12.5 or 1.25e1.")
@@ -78,10 +78,19 @@ def _table(text: str, where: str) -> tuple[list[tuple[float, float]], list[str]]
     return corners, names
 
 
+def _are_names(cells: list[str]) -> bool:
+    """Whether a first row names the columns: two different words, not a number that went wrong."""
+    words = [cell.strip("\"'").lower() for cell in cells]
+    plain = all(word[:1].isalpha() and word not in ("nan", "inf", "infinity", "none", "null") for word in words)
+    return plain and words[0] != words[1]
+
+
 def _number(cell: Any) -> float | None:
+    if isinstance(cell, str) and "_" in cell:  # which Python would take for a number
+        return None
     try:
         value = float(cell)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return value if np.isfinite(value) else None
 
@@ -89,7 +98,7 @@ def _number(cell: Any) -> float | None:
 def _geojson(text: str, where: str) -> tuple[list[tuple[float, float]], list[str]]:
     try:
         found = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         at = f"{where}, row {error.lineno}" if isinstance(error, json.JSONDecodeError) else where
         raise UserError("it is no JSON", where=at, remedy="Export it again as GeoJSON.") from error
     if isinstance(found, dict) and found.get("type") == "FeatureCollection":

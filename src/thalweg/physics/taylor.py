@@ -74,6 +74,8 @@ def _apply(primitive: Any, inputs: list[Value], params: dict[str, Any]) -> list[
     inner = params.get("jaxpr")
     if primitive.name in ("jit", "pjit", "closed_call") and isinstance(inner, ClosedJaxpr):
         return _evaluate(inner.jaxpr, inner.consts, inputs)
+    if primitive is lax.convert_element_type_p and not jnp.issubdtype(params["new_dtype"], jnp.inexact):
+        return _bind(primitive, [_value(value) for value in inputs], params)  # whole numbers do not move
     if primitive in LINEAR:
         return [_linear(primitive, inputs, params)]
     if primitive in BILINEAR and all(isinstance(value, Series) for value in inputs):
@@ -282,7 +284,7 @@ def _by_nested_derivatives(primitive: Any, inputs: list[Value], params: dict[str
     values = [_value(value) for value in inputs]
     moving = [i for i, value in enumerate(inputs) if isinstance(value, Series)]
     results = _bind(primitive, values, params)
-    smooth = [i for i, result in enumerate(results) if jnp.issubdtype(result.dtype, jnp.floating)]
+    smooth = [i for i, result in enumerate(results) if jnp.issubdtype(result.dtype, jnp.inexact)]
     if not smooth:
         return results
     by_direction = []
@@ -298,7 +300,7 @@ def _by_nested_derivatives(primitive: Any, inputs: list[Value], params: dict[str
             found = _bind(primitive, at, params)
             return [found[i] for i in smooth]
 
-        zero = jnp.zeros((), jnp.result_type(*[values[i] for i in moving]))
+        zero = jnp.zeros((), jnp.finfo(jnp.result_type(*[values[i] for i in moving])).dtype)  # s is real
         derivatives = []
         function: Callable = along
         for k in range(1, order + 1):

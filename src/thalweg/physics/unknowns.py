@@ -89,7 +89,7 @@ class Unknown(eqx.Module):
         if self.low is None:
             return self.start + raw * self.unit
         if self.high is None:
-            return self.low + math.exp(raw)
+            return self.low + (math.exp(raw) if raw < 700 else math.inf)  # beyond which 64 bits end
         return self.low + (self.high - self.low) * float(expit(raw))
 
     def raw_of(self, value: float) -> float:

@@ -57,6 +57,10 @@ class Reference:
         if np.shape(self.values) != (len(self.first), len(self.second)):
             what = f"values of shape {np.shape(self.values)} on a grid of {len(self.first)} by {len(self.second)}"
             raise UserError(what, where="Reference")
+        if not (np.isfinite(self.values).all() and np.any(self.values)):
+            raise UserError("values that are not finite, or all 0, are no reference", where="Reference")
+        if any((np.diff(axis) <= 0).any() for axis in (self.first, self.second)):
+            raise UserError("an axis that does not rise", where="Reference")
 
     @property
     def points(self) -> np.ndarray:
@@ -67,7 +71,10 @@ class Reference:
     def error(self, model: Any) -> float:
         """Relative L2 error of a field."""
         right = np.ravel(self.values)
-        return float(np.linalg.norm(at_points(model, self.points) - right) / np.linalg.norm(right))
+        found = at_points(model, self.points)
+        if found.size != right.size:
+            raise UserError(f"a field of shape {found.shape[1:]} beside a reference of numbers", where="Reference")
+        return float(np.linalg.norm(found.ravel() - right) / np.linalg.norm(right))
 
 
 def solve(

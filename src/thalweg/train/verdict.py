@@ -201,6 +201,8 @@ def _movement(trace: Trace, first: float, last: float, span: str) -> tuple[Statu
             step = trace.steps[best.row]
             return Status.CONVERGED, f"the validation score was best about step {step}; {rate}", ""
         return Status.STILL_IMPROVING, rate, "Train longer: resume with more steps."
+    if len(late) < 4 and fall > CRAWL * scale:  # too few rows for their scatter to mean anything
+        return Status.STILL_IMPROVING, rate, "Train longer: resume with more steps."
     return Status.CONVERGED, rate, ""
 
 
