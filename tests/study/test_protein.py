@@ -133,7 +133,7 @@ def test_settings_out_of_range_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_study_at_tiny_settings(tmp_path: Path) -> None:
-    tiny = {"seeds": 2, "cultures": 2, "readings": 20, "width": 3, "steps": 2}
+    tiny = {"seeds": 2, "cultures": 2, "readings": 20, "width": 3, "steps": 2, "starts": 1}
     done = run_study("protein", tiny, out=tmp_path / "run")
     assert len(done.claims) == 8
     assert {claim.verdict.value for claim in done.claims[:3]} <= {"undecided", "not supported"}  # two seeds

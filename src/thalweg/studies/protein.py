@@ -42,7 +42,10 @@ class Settings(tw.Settings):
     missing: float = tw.setting(0.2, "share of the readings that are lost", ge=0, le=0.3)
     width: int = tw.setting(10, "units in the network's hidden layer", ge=1, le=256)
     steps: int = tw.setting(
-        60, "most steps of Levenberg-Marquardt, on pieces and again on whole trajectories", quick=30, ge=1
+        60, "most steps of Levenberg-Marquardt on whole trajectories, and half as many on pieces before", quick=30, ge=1
+    )
+    starts: int = tw.setting(
+        3, "networks tried in each laboratory, of which the best fit is kept", quick=2, ge=1, le=10
     )
     prior: float = tw.setting(1.5, "standard deviation of each of the network's weights before the data", gt=0, le=100)
 
@@ -264,6 +267,13 @@ class WhatIfs:
 
 
 @eqx.filter_jit
+def minus_log_posterior(fit: Fitted, prior: float) -> jax.Array:
+    """Twice it, but for a constant: what training lowers."""
+    misfits = jax.vmap(lambda i: misfit(fit, i))(jnp.arange(len(fit.y)))
+    return jnp.sum(misfits**2) + jnp.sum(((weights(fit.circuit.made) - fit.centre) / prior) ** 2)
+
+
+@eqx.filter_jit
 def solutions(fit: Fitted) -> tw.nn.Solution:
     """The trajectories that were fitted, leading axis n."""
     return jax.vmap(lambda x: fit.ode.solve(x))(fit.x)
@@ -317,13 +327,15 @@ def relative(found: np.ndarray, truth: np.ndarray) -> float:
 @tw.study("protein", systems=["S36"], question="Can a network learn how genes act from noisy readings, and be asked?")
 def protein(settings: Settings, run: tw.Run) -> list[tw.Claim]:
     """Fit each laboratory's readings by splines, through the solver, and by the true form; ask all of them."""
-    seeds, n = run.seeds(settings.seeds), settings.cultures
+    every, n = run.seeds(settings.seeds * settings.starts), settings.cultures  # one for each start
+    seeds = every[:: settings.starts]  # one for each laboratory
     laboratories = [Laboratory(settings, seed) for seed in seeds]
+    tried = [lab for lab in laboratories for _ in range(settings.starts)]
     network = lambda seed: tw.nn.MLP(4, 3, width=settings.width, depth=1, activation=jnp.tanh, key=jax.random.key(seed))
     common = {"precision": jnp.float64, "run": run, "callbacks": run.callbacks}
     prior = tw.Residual(lambda fit, _: (weights(fit.circuit.made) - fit.centre) / settings.prior, np.zeros((1, 1)))
 
-    def through_solver(fits: list[Fitted], name: str, steps: int, **terms: Any) -> list[Fitted]:
+    def through_solver(fits: list[Fitted], name: str, steps: int, seeds: list[int], **terms: Any) -> list[Fitted]:
         """Minus twice the log posterior: Gaussian errors of the readings, and the prior."""
         count = len(fits[0].y)
         data = tw.Residual(misfit, np.arange(count), weight=float(count))
@@ -335,23 +347,27 @@ def protein(settings: Settings, run: tw.Run) -> list[tw.Claim]:
     match = tw.Residual(lambda fit, i: (fit.made(fit.y[i], fit.u[i]) - fit.rates[i]) / 0.3, np.arange(100 * n))
     held = tw.frozen(lambda fit: (fit.y, fit.u, fit.rates))
     matched = tw.fit_many(
-        [lab.matched(Learned(network(seed))) for lab, seed in zip(laboratories, seeds, strict=True)],
+        [lab.matched(Learned(network(seed))) for lab, seed in zip(tried, every, strict=True)],
         tw.Objective(
             match=match,
             prior=tw.Residual(lambda fit, _: weights(fit.made) / (3 * settings.prior), np.zeros((1, 1))),
         ),
         [tw.Phase(tw.Adam(1e-2), 1_000, where=held), tw.Phase(tw.LevenbergMarquardt(), 40, where=held)],
-        seeds=seeds, name="1-splines", **common,
+        seeds=every, name="1-splines", **common,
     ).models  # fmt: skip
     # 2. Through the solver, on pieces of trajectories whose first states are all unknown (Bock, 1983): short ones,
-    # so that no field is yet asked to foretell far. 3. On whole trajectories.
-    pieces = [lab.fitted(fit.made, PIECES) for lab, fit in zip(laboratories, matched, strict=True)]
-    pieces = through_solver(pieces, "2-pieces", settings.steps, prior=prior)
-    whole = [lab.fitted(fit.circuit.made, 1) for lab, fit in zip(laboratories, pieces, strict=True)]
-    whole = through_solver(whole, "3-whole", settings.steps, prior=prior)
+    # so that no field is yet asked to foretell far. Some starts end in poor minima: the best is kept. 3. On whole ones.
+    pieces = [lab.fitted(fit.made, PIECES) for lab, fit in zip(tried, matched, strict=True)]
+    pieces = through_solver(pieces, "2-pieces", -(-settings.steps // 2), every, prior=prior)
+    with jax.enable_x64(True):
+        cost = np.array([float(minus_log_posterior(fit, settings.prior)) for fit in pieces])
+    best = cost.reshape(-1, settings.starts).argmin(axis=1) + np.arange(len(seeds)) * settings.starts
+    whole = [lab.fitted(pieces[i].circuit.made, 1) for lab, i in zip(laboratories, best, strict=True)]
+    whole = through_solver(whole, "3-whole", settings.steps, seeds, prior=prior)
+    matched = [matched[i] for i in best]
     # The same with the true form in place of the network: three constants, which start 30 % off.
     start = Hill(jnp.log(1.3 * jnp.array([STRENGTH, STEEPNESS, LEAK])))
-    mechanism = through_solver([lab.fitted(start, 1) for lab in laboratories], "4-mechanism", 30)
+    mechanism = through_solver([lab.fitted(start, 1) for lab in laboratories], "4-mechanism", 30, seeds)
     return judged(run, settings, laboratories, matched, whole, mechanism)
 
 
