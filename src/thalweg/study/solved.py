@@ -148,18 +148,22 @@ def _draw(run: Run, fitted: FitMany, errors: Sequence[float], reference: Referen
 
         run.save_figure(name, history, title=title, caption=caption)
 
-    spread = np.ptp(reference.values, axis=1)
-    row = len(spread) - 1 if spread[-1] > spread.max() / 100 else int(np.argmax(spread))  # the end may be a boundary
-
-    def section(ax: Any) -> None:
+    def section(ax: Any, row: int) -> None:
         ax.plot(reference.second, reference.values[row], color="C1", linewidth=2.2, label="reference")
         ax.plot(reference.second, found[row], ":", color="C0", linewidth=2.2, label="network")
+        ax.set_ylim(-1.05 * largest, 1.05 * largest)
         ax.set_xlabel(reference.labels[1])
         ax.set_ylabel("u")
-        ax.legend()
+        ax.legend(loc="upper right")
 
-    at = f"At {reference.labels[0]} = {reference.first[row]:.3g}"
-    run.save_figure("3-section", section, title=at, caption=f"By {who}.")
+    rows = np.linspace(0, len(reference.first) - 1, 6).astype(int)
+    frames = [
+        (f"{reference.labels[0]} = {reference.first[row]:.2g}", lambda ax, row=row: section(ax, int(row)))
+        for row in rows
+    ]
+    run.save_frames(
+        "3-sections", frames, title=f"Along {reference.labels[1]}", caption=f"By {who}.", slider=reference.labels[0]
+    )
 
     def each(ax: Any) -> None:
         logs = np.log10(errors)
