@@ -42,7 +42,7 @@ class Settings(tw.Settings):
     missing: float = tw.setting(0.2, "share of the readings that are lost", ge=0, le=0.3)
     width: int = tw.setting(10, "units in the network's hidden layer", ge=1, le=256)
     steps: int = tw.setting(
-        60, "most steps of Levenberg-Marquardt on whole trajectories, and half as many on pieces before", quick=30, ge=1
+        60, "most steps of Levenberg-Marquardt on whole trajectories, and half as many on pieces before", quick=18, ge=1
     )
     starts: int = tw.setting(
         3, "networks tried in each laboratory, of which the best fit is kept", quick=2, ge=1, le=10
@@ -339,7 +339,7 @@ def protein(settings: Settings, run: tw.Run) -> list[tw.Claim]:
         """Minus twice the log posterior: Gaussian errors of the readings, and the prior."""
         count = len(fits[0].y)
         data = tw.Residual(misfit, np.arange(count), weight=float(count))
-        until = tw.Plateau(patience=2, improvement=2e-3, every=3)
+        until = tw.Plateau(patience=2, improvement=5e-3, every=3)
         phase = tw.Phase(tw.LevenbergMarquardt(), steps, until=until, where=HELD)
         return tw.fit_many(fits, tw.Objective(readings=data, **terms), phase, seeds=seeds, name=name, **common).models
 
