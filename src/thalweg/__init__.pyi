@@ -5,6 +5,7 @@ from . import losses as losses
 from . import nn as nn
 from . import optim as optim
 from .analysis import at_points as at_points
+from .analysis import median_interval as median_interval
 from .errors import DamagedError as DamagedError
 from .errors import RunError as RunError
 from .errors import ThalwegError as ThalwegError
@@ -86,7 +87,6 @@ from .settings import Settings as Settings
 from .settings import setting as setting
 from .study.claim import Claim as Claim
 from .study.claim import ClaimVerdict as ClaimVerdict
-from .study.claim import median_interval as median_interval
 from .study.definition import Study as Study
 from .study.definition import study as study
 from .study.files import StudyFailed as StudyFailed

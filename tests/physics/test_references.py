@@ -5,6 +5,7 @@ import pytest
 from scipy.integrate import solve_ivp
 
 import thalweg as tw
+from thalweg.errors import UserError
 from thalweg.physics import references
 
 NU = 0.01 / np.pi
@@ -78,3 +79,23 @@ def test_bad_requests_are_refused(start, times, step):
         references.periodic_evolution(
             start, times, length=1, linear=lambda k: -(k**2), nonlinear=lambda v, k: v, step=step
         )
+
+
+def test_inputs_that_jump_enter_when_they_jump():
+    """A discharging and charging capacitor in closed form, with times that lie on a jump, and before the first one."""
+    times = np.array([0.0, 0.5, 1.0, 1.5, 3.0])
+    found = references.driven(
+        lambda t, y, u: 2 * (u - y), np.array([1.0]), times, np.array([0.2, 1.0, 2.0]), np.array([[0.0], [1.0], [0.0]])
+    )[:, 0]
+    at_one = np.exp(-2.0)
+    at_two = 1 - (1 - at_one) * np.exp(-2.0)
+    expected = [1.0, np.exp(-1.0), at_one, 1 - (1 - at_one) * np.exp(-1.0), at_two * np.exp(-2.0)]
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-7)  # some hundred steps of 1e-9
+
+
+def test_driven_systems_are_refused_early():
+    rates = lambda t, y, u: u - y
+    with pytest.raises(UserError, match="do not rise"):
+        references.driven(rates, np.zeros(1), np.array([0.0, 2.0, 1.0]), np.zeros(1), np.zeros((1, 1)))
+    with pytest.raises(UserError, match=r"jumps \(2,\)"):
+        references.driven(rates, np.zeros(1), np.arange(3.0), np.arange(2.0), np.zeros((3, 1)))

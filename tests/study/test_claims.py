@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from thalweg.analysis.medians import median_interval
 from thalweg.errors import UserError
-from thalweg.study.claim import Claim, ClaimVerdict, median_interval
+from thalweg.study.claim import Claim, ClaimVerdict
 
 SUPPORTED, NOT_SUPPORTED, UNDECIDED = ClaimVerdict.SUPPORTED, ClaimVerdict.NOT_SUPPORTED, ClaimVerdict.UNDECIDED
 NAN, INF = math.nan, math.inf

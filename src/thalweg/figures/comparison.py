@@ -1,10 +1,11 @@
 """Several models beside each other."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from thalweg.analysis.medians import median_interval
 from thalweg.figures.style import INK, MUTED, SERIES, dress, plain
 
 if TYPE_CHECKING:
@@ -48,3 +49,23 @@ def scores(
     ax.spines["left"].set_visible(False)
     ax.set_xlabel(plain(metric, 48))
     ax.locator_params(axis="x", nbins=6)
+
+
+def medians(ax: "Axes", found: Mapping[str, Sequence[float] | np.ndarray], *, metric: str, first: int = 0) -> None:
+    """The median score of each model over its runs with the interval of `median_interval`, the first name on top.
+
+    Args:
+        ax: where to draw.
+        found: a name to the scores of its runs, one a seed.
+        metric: the score's name and units.
+        first: the model that stands out.
+
+    >>> from matplotlib.figure import Figure
+    >>> ax = Figure().add_subplot()
+    >>> medians(ax, {"network": [0.1, 0.3, 0.2], "ridge": [0.5]}, metric="error, %")
+    >>> [float(line.get_xdata()[0]) for line in ax.lines if line.get_marker() in "os"]
+    [0.2, 0.5]
+    """
+    middles, intervals = zip(*(median_interval(list(runs)) for runs in found.values()), strict=True)
+    low, high = np.transpose(intervals)
+    scores(ax, list(found), np.array(middles), low, high, metric=metric, first=first)

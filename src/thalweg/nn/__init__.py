@@ -37,6 +37,7 @@ from thalweg.nn.sequential import Residual as Residual
 from thalweg.nn.sequential import Sequential as Sequential
 from thalweg.nn.signals import SignalReport as SignalReport
 from thalweg.nn.signals import signal_report as signal_report
+from thalweg.nn.smoothing import smooth as smooth
 from thalweg.nn.solvers import AbstractAdjoint as AbstractAdjoint
 from thalweg.nn.solvers import AbstractSolver as AbstractSolver
 from thalweg.nn.solvers import BacksolveAdjoint as BacksolveAdjoint
@@ -57,4 +58,5 @@ from thalweg.nn.trajectories import AbstractInput as AbstractInput
 from thalweg.nn.trajectories import LinearInput as LinearInput
 from thalweg.nn.trajectories import StepInput as StepInput
 from thalweg.nn.trajectories import Trajectory as Trajectory
+from thalweg.nn.trajectories import cut_trajectories as cut_trajectories
 from thalweg.nn.trajectories import stack_trajectories as stack_trajectories

@@ -2,6 +2,7 @@
 
 import abc
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import equinox as eqx
@@ -183,6 +184,36 @@ def stack_trajectories(
     if initial is not None and start.shape != (n, size):
         raise UserError(f"initial states of shape {start.shape} for {n} trajectories of {size} components")
     return Trajectory(start, filled, None if drives is None else _stacked(drives)), (found, mask)
+
+
+def cut_trajectories(
+    times: Sequence[np.ndarray], values: Sequence[np.ndarray], pieces: int
+) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray]:
+    """Every trajectory in pieces, each to have an unknown first state of its own (multiple shooting: Bock, 1983).
+
+    A model that is still far off cannot be asked to foretell far. A piece ends at the reading where the next begins.
+
+    Args:
+        times, values: of n trajectories, shapes (Tᵢ,) and (Tᵢ, d).
+        pieces: of each trajectory.
+    Returns:
+        times and values of the n·pieces pieces, in order, and the number (n·pieces,) of the trajectory each is from.
+    Raises:
+        UserError: fewer than two readings for a piece.
+
+    >>> t, v, number = cut_trajectories([np.arange(5.0)], [np.ones((5, 2))], 2)
+    >>> [one.tolist() for one in t], number.tolist()
+    ([[0.0, 1.0, 2.0], [2.0, 3.0, 4.0]], [0, 0])
+    """
+    when, what = [], []
+    for i, (t, v) in enumerate(zip(times, values, strict=True)):
+        if pieces < 1 or len(t) <= pieces:
+            raise UserError(f"{pieces} pieces of {len(t)} readings", where=f"trajectory {i}", remedy="Cut it less.")
+        cuts = np.linspace(0, len(t) - 1, pieces + 1).round().astype(int)
+        for begin, end in pairwise(cuts):
+            when.append(t[begin : end + 1])
+            what.append(v[begin : end + 1])
+    return when, what, np.repeat(np.arange(len(times)), pieces)
 
 
 def _array(values: Any) -> Any:

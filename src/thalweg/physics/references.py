@@ -1,8 +1,10 @@
 """Independent solutions of known equations, by classical methods in NumPy: what a network is compared with."""
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from scipy.integrate import solve_ivp
 
 from thalweg.errors import UserError
 
@@ -89,6 +91,52 @@ def periodic_evolution(
     if not np.isfinite(found).all():
         raise UserError("the solution is not finite", where="periodic_evolution", remedy="Take a smaller step.")
     return np.array(found)
+
+
+def driven(
+    rates: Callable[[float, np.ndarray, np.ndarray], np.ndarray],
+    start: np.ndarray,
+    times: np.ndarray,
+    jumps: np.ndarray,
+    inputs: np.ndarray,
+    rtol: float = 1e-9,
+) -> np.ndarray:
+    """A system of ordinary equations whose inputs jump, by SciPy's LSODA from one jump to the next.
+
+    Args:
+        rates: time, state (d,) and inputs (m,) to the state's rates of change (d,).
+        start: the state (d,) at the first of the times.
+        times: increasing, shape (T,).
+        jumps: increasing, shape (J,): when the inputs take each of their values; the first holds before, too.
+        inputs: shape (J, m).
+        rtol: error allowed in a step, relative and absolute.
+    Returns:
+        states, shape (T, d).
+    Raises:
+        UserError: times or jumps that do not rise, shapes that do not belong together, an integrator that gave up.
+
+    >>> charge = lambda t, y, u: u - y
+    >>> driven(charge, [0.0], [0.0, 1.0, 2.0], [0.0, 1.0], [[0.0], [1.0]]).round(6).ravel().tolist()
+    [0.0, 0.0, 0.632121]
+    """
+    start, times = np.asarray(start, float), np.asarray(times, float)
+    jumps, inputs = np.asarray(jumps, float), np.asarray(inputs, float)
+    if inputs.ndim != 2 or jumps.shape != inputs.shape[:1] or not len(jumps) or times.ndim != 1 or len(times) < 2:
+        raise UserError(f"times {times.shape}, jumps {jumps.shape}, inputs {inputs.shape}", where="references.driven")
+    if not ((np.diff(times) > 0).all() and (np.diff(jumps) > 0).all()):
+        raise UserError("times or jumps that do not rise", where="references.driven", remedy="Sort them.")
+    states, state = np.empty((len(times), *start.shape)), start
+    states[0] = start
+    cuts = [times[0], *(one for one in jumps if times[0] < one < times[-1]), times[-1]]
+    for begin, end in itertools.pairwise(cuts):
+        u = inputs[max(np.searchsorted(jumps, begin, side="right") - 1, 0)]
+        here = (times > begin) & (times <= end)
+        asked = np.union1d(times[here], end)
+        found = solve_ivp(lambda t, y, u=u: rates(t, y, u), (begin, end), state, "LSODA", asked, rtol=rtol, atol=rtol)
+        if not found.success:
+            raise UserError(found.message, where=f"references.driven, from {begin} to {end}")
+        states[here], state = found.y.T[: here.sum()], found.y[:, -1]
+    return states
 
 
 def _advanced(

@@ -315,11 +315,6 @@ def draw(run, truth, true, coarse, guesses, models, typical, errors) -> None:
     caption = "No sensor lies on it, and no method was told its temperatures; each seed has noise of its own."
     run.save_figure("5-edge", edge, title="The unknown edge", caption=caption)
 
-    def score(ax) -> None:
-        medians = {name: tw.median_interval(found) for name, found in errors.items()}
-        low, high = np.transpose([interval for _, interval in medians.values()])
-        middle = np.array([median for median, _ in medians.values()])
-        tw.figures.comparison.scores(ax, list(medians), middle, low, high, metric="relative L2 error, %")
-
+    score = lambda ax: tw.figures.comparison.medians(ax, errors, metric="relative L2 error, %")
     caption = "Medians over seeds with 95 % intervals; both problems, and the classical methods with the same readings."
     run.save_figure("6-errors", score, title="Errors beside the classical methods", caption=caption)

@@ -7,7 +7,6 @@ that, no field could be asked for a knock-out: it would not know which part of a
 are in units of that which halves a production, times in lifetimes of a protein.
 """
 
-import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -17,15 +16,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from scipy.integrate import solve_ivp
-from scipy.interpolate import BSpline, make_smoothing_spline
 from scipy.stats import t as student
 
 import thalweg as tw
 
 STRENGTH, STEEPNESS, LEAK = 10.0, 4.0, 0.05
 HORIZON, HIGHEST, STRONGEST = 8.0, 8.0, 3.0  # time, first concentrations and doses go from 0 to these
-GREY = tw.figures.style.MUTED
 GENES = ("A", "B", "C")
 RTOL = 3e-5  # of a step; the states then err by some 0.005, and readings by 0.04
 PIECES = 3  # of a trajectory
@@ -59,18 +55,9 @@ def production(p, u, law=(STRENGTH, STEEPNESS, LEAK)):
 
 
 def true_states(first, times, drive, on=(1, 1, 1), law=(STRENGTH, STEEPNESS, LEAK), rtol=1e-9) -> np.ndarray:
-    """Proteins (T, 3) by SciPy's LSODA from one time at which the dose jumps to the next, with some genes off."""
-    states, state = np.empty((len(times), 3)), np.array(first, float)
-    states[times == times[0]] = state
-    jumps = [float(one) for one in drive.times if times[0] < one < times[-1]]
-    cuts = [times[0], *jumps, times[-1]]
-    for begin, end in itertools.pairwise(cuts):
-        u = drive.values[np.searchsorted(drive.times, begin, side="right") - 1, 0]
-        rates = lambda t, p, u=u: np.array(on) * production(p, u, law) - p
-        here = (times > begin) & (times <= end)
-        found = solve_ivp(rates, (begin, end), state, "LSODA", np.union1d(times[here], end), rtol=rtol, atol=rtol).y.T
-        states[here], state = found[: here.sum()], found[-1]
-    return states
+    """Proteins (T, 3), with some genes off."""
+    rates = lambda t, p, u: np.array(on) * production(p, u[0], law) - p
+    return tw.references.driven(rates, first, times, drive.times, drive.values, rtol)
 
 
 def culture(rng: np.random.Generator, number: int) -> tuple[np.ndarray, tw.nn.StepInput]:
@@ -101,6 +88,10 @@ class Circuit(eqx.Module):
     def __call__(self, t, y, u):
         """Time, proteins (3,) and dose (1,), to the proteins' rates of change (3,)."""
         return self.on * self.made(y, u) - y
+
+    def rates(self, at):
+        """The same at a pair of proteins and dose."""
+        return self(0, *at)
 
 
 class Learned(eqx.Module):
@@ -134,7 +125,6 @@ class Fitted(eqx.Module):
     y: jax.Array  # readings (n, T, 3), in units of the noise
     mask: jax.Array  # which there are
     noise: jax.Array  # (3,)
-    centre: jax.Array  # of the prior of the weights (k,)
 
     @property
     def circuit(self) -> Circuit:
@@ -152,7 +142,7 @@ class Matched(eqx.Module):
     rates: jax.Array  # (n, 3), by splines
 
 
-HELD = tw.frozen(lambda fit: (fit.ode.field.on, fit.x, fit.y, fit.noise, fit.centre))
+HELD = tw.frozen(lambda fit: (fit.ode.field.on, fit.x, fit.y, fit.noise))
 
 
 def weights(made: Callable) -> jax.Array:
@@ -166,19 +156,6 @@ def misfit(fit: Fitted, i):
     return jnp.ravel(jnp.where(mask, fit.ode(x) / fit.noise - y, 0))
 
 
-def smooth(times: np.ndarray, values: np.ndarray, noise: float) -> BSpline:
-    """The smoothing spline whose mean squared misfit is 0.6 of the noise's (Reinsch, 1967; 0.6 for what it spends)."""
-    known = ~np.isnan(values)
-    times, values = times[known], values[known]
-    low, high = -12.0, 2.0
-    for _ in range(16):
-        middle = (low + high) / 2
-        found = make_smoothing_spline(times, values, lam=10**middle)
-        rough = np.mean(((found(times) - values) / noise) ** 2) < 0.6
-        low, high = (middle, high) if rough else (low, middle)
-    return make_smoothing_spline(times, values, lam=10**low)
-
-
 class Laboratory:
     """What one laboratory measured, smoothed.
 
@@ -190,7 +167,8 @@ class Laboratory:
     def __init__(self, settings: Settings, seed: int):
         self.times, self.values, self.doses, self.noise = measured(settings, seed)
         self.smooth = [
-            [smooth(t, v[:, k], self.noise[k]) for k in range(3)] for t, v in zip(self.times, self.values, strict=True)
+            [tw.nn.smooth(t, v[:, k], self.noise[k]) for k in range(3)]
+            for t, v in zip(self.times, self.values, strict=True)
         ]
 
     def matched(self, made: Callable) -> Matched:
@@ -206,21 +184,14 @@ class Laboratory:
 
     def fitted(self, made: Callable, pieces: int) -> Fitted:
         """A Neural ODE on the trajectories, each cut into pieces with unknown first states of their own."""
-        times, values, doses, first = [], [], [], []
-        for t, v, splines, dose in zip(self.times, self.values, self.smooth, self.doses, strict=True):
-            cuts = np.linspace(0, len(t) - 1, pieces + 1).round().astype(int)
-            for begin, end in itertools.pairwise(cuts):
-                times.append(t[begin : end + 1])
-                values.append(v[begin : end + 1])
-                doses.append(dose)
-                first.append([one(t[begin]) for one in splines])
-        x, (y, mask) = tw.nn.stack_trajectories(times, values, drives=doses)
+        times, values, number = tw.nn.cut_trajectories(self.times, self.values, pieces)
+        first = [[one(t[0]) for one in self.smooth[i]] for t, i in zip(times, number, strict=True)]
+        x, (y, mask) = tw.nn.stack_trajectories(times, values, drives=[self.doses[i] for i in number])
         with jax.enable_x64(True):
             x, y, mask, noise = jax.tree.map(jnp.asarray, (x, y / self.noise, mask, self.noise))
             made = jax.tree.map(lambda leaf: leaf.astype(jnp.float64) if eqx.is_inexact_array(leaf) else leaf, made)
             start = tw.nn.InitialStates(jnp.maximum(jnp.asarray(first), 0.01))
-            ode = dynamics(Circuit(made, jnp.ones(3)), start)
-            return Fitted(ode, x, y, mask, noise, jnp.zeros_like(weights(made)))
+            return Fitted(dynamics(Circuit(made, jnp.ones(3)), start), x, y, mask, noise)
 
 
 def dynamics(circuit: Circuit, start: tw.nn.InitialStates | None = None) -> tw.nn.NeuralODE:
@@ -239,9 +210,7 @@ class WhatIfs:
 
     def __init__(self, seed: int):
         rng, none = np.random.default_rng([seed, 37]), tw.nn.StepInput(np.array([0.0, 1.0, 2.0]), np.zeros((3, 1)))
-        pulse = lambda level, begins, ends: tw.nn.StepInput(
-            np.array([0.0, begins, ends]), np.array([[0.0], [level], [0.0]])
-        )
+        pulse = lambda level, *when: tw.nn.StepInput(np.array([0.0, *when]), np.array([[0.0], [level], [0.0]]))
         running = true_states([2.0, 1.0, 4.0], np.array([0.0, 20.0]), none)[-1]  # on the cycle
         asked: list[Any] = [("a new first state", rng.uniform(0, HIGHEST, 3), none, (1, 1, 1)) for _ in range(4)]
         for gene in range(3):
@@ -257,12 +226,11 @@ class WhatIfs:
 
     def answers(self, circuit: Circuit) -> np.ndarray:
         """What a field says, (questions, T, 3)."""
-        with jax.enable_x64(True):
-            return np.asarray(answered(circuit, jax.tree.map(jnp.asarray, (self.x, self.on))))
+        return tw.at_points(eqx.Partial(answer, circuit), (self.x, self.on))
 
     def error(self, answers: np.ndarray, kind: str) -> float:
         """Relative L2 error of the answers to questions of one kind, in %."""
-        which = np.array([one == kind for one in self.kinds])
+        which = np.array(self.kinds) == kind
         return relative(answers[which], self.truth[which])
 
 
@@ -270,7 +238,7 @@ class WhatIfs:
 def minus_log_posterior(fit: Fitted, prior: float) -> jax.Array:
     """Twice it, but for a constant: what training lowers."""
     misfits = jax.vmap(lambda i: misfit(fit, i))(jnp.arange(len(fit.y)))
-    return jnp.sum(misfits**2) + jnp.sum(((weights(fit.circuit.made) - fit.centre) / prior) ** 2)
+    return jnp.sum(misfits**2) + jnp.sum((weights(fit.circuit.made) / prior) ** 2)
 
 
 @eqx.filter_jit
@@ -279,10 +247,10 @@ def solutions(fit: Fitted) -> tw.nn.Solution:
     return jax.vmap(lambda x: fit.ode.solve(x))(fit.x)
 
 
-@eqx.filter_jit
-def answered(circuit: Circuit, asked: tuple[tw.nn.Trajectory, jax.Array]) -> jax.Array:
-    """Fields with some genes off, solved."""
-    return jax.vmap(lambda x, on: dynamics(Circuit(circuit.made, on))(x))(*asked)
+def answer(circuit: Circuit, asked: tuple[tw.nn.Trajectory, jax.Array]) -> jax.Array:
+    """The field with some genes off, solved: (T, 3)."""
+    x, on = asked
+    return dynamics(Circuit(circuit.made, on))(x)
 
 
 @eqx.filter_jit
@@ -292,30 +260,20 @@ def deviations(fit: Fitted, prior: float, asked: tuple[tw.nn.Trajectory, jax.Arr
     Linearized in the weights both where they were fitted and where they are asked (MacKay, 1992); the unknown first
     states are integrated out.
     """
-    made, rebuild = ravel_pytree(eqx.filter(fit.circuit.made, eqx.is_inexact_array))
-    static, start = eqx.filter(fit.circuit.made, eqx.is_inexact_array, inverse=True), fit.ode.initial
-    first, restart = ravel_pytree(start)
-    circuit = lambda flat, on: Circuit(eqx.combine(rebuild(flat), static), on)
+    params, static = eqx.partition((fit.circuit.made, fit.ode.initial), eqx.is_inexact_array)
+    flat, rebuild = ravel_pytree(params)
 
     def residuals(flat: jax.Array, i: jax.Array) -> jax.Array:
-        ode = dynamics(circuit(flat[: made.size], fit.circuit.on), restart(flat[made.size :]))
+        made, start = eqx.combine(rebuild(flat), static)
+        ode = dynamics(Circuit(made, fit.circuit.on), start)
         return misfit(eqx.tree_at(lambda f: f.ode, fit, ode), i)
 
-    def answer(flat: jax.Array, x: tw.nn.Trajectory, on: jax.Array) -> jax.Array:
-        return dynamics(circuit(flat, on))(x)
-
-    slopes = jax.vmap(jax.jacrev(residuals), (None, 0))(jnp.concatenate([made, first]), jnp.arange(len(fit.y)))
-    slopes = slopes.reshape(-1, made.size + first.size)
-    known = jnp.concatenate([jnp.full(made.size, prior**-2), jnp.full(first.size, 1e-9)])
-    covariance = jnp.linalg.inv(slopes.T @ slopes + jnp.diag(known))[: made.size, : made.size]
-    reach = jax.vmap(jax.jacrev(answer), (None, 0, 0))(made, *asked)  # (questions, T, 3, k)
+    slopes = jax.vmap(jax.jacrev(residuals), (None, 0))(flat, jnp.arange(len(fit.y))).reshape(-1, flat.size)
+    known = jnp.where(jnp.arange(flat.size) < weights(fit.circuit.made).size, prior**-2, 1e-9)
+    covariance = jnp.linalg.inv(slopes.T @ slopes + jnp.diag(known))
+    answers = lambda flat, one: answer(Circuit(eqx.combine(rebuild(flat), static)[0], fit.circuit.on), one)
+    reach = jax.vmap(jax.jacrev(answers), (None, 0))(flat, asked)  # (questions, T, 3, k)
     return jnp.sqrt(jnp.einsum("qtck,kl,qtcl->qtc", reach, covariance, reach))
-
-
-@eqx.filter_jit
-def rates_of(made: Callable, y: jax.Array, u: jax.Array) -> jax.Array:
-    """Rates of change at proteins (n, 3) and doses (n, 1)."""
-    return jax.vmap(made)(y, u) - y
 
 
 def relative(found: np.ndarray, truth: np.ndarray) -> float:
@@ -333,7 +291,7 @@ def protein(settings: Settings, run: tw.Run) -> list[tw.Claim]:
     tried = [lab for lab in laboratories for _ in range(settings.starts)]
     network = lambda seed: tw.nn.MLP(4, 3, width=settings.width, depth=1, activation=jnp.tanh, key=jax.random.key(seed))
     common = {"precision": jnp.float64, "run": run, "callbacks": run.callbacks}
-    prior = tw.Residual(lambda fit, _: (weights(fit.circuit.made) - fit.centre) / settings.prior, np.zeros((1, 1)))
+    prior = tw.Residual(lambda fit, _: weights(fit.circuit.made) / settings.prior, np.zeros((1, 1)))
 
     def through_solver(fits: list[Fitted], name: str, steps: int, seeds: list[int], **terms: Any) -> list[Fitted]:
         """Minus twice the log posterior: Gaussian errors of the readings, and the prior."""
@@ -345,16 +303,12 @@ def protein(settings: Settings, run: tw.Run) -> list[tw.Claim]:
 
     # 1. Without a solver: rates of production are what splines through the readings say.
     # Their slopes are far off at sharp turns; arsinh lets such places count little.
-    match = tw.Residual(
-        lambda fit, i: jnp.arcsinh((fit.made(fit.y[i], fit.u[i]) - fit.rates[i]) / 0.1), np.arange(100 * n)
-    )
+    slopes = lambda fit, i: jnp.arcsinh((fit.made(fit.y[i], fit.u[i]) - fit.rates[i]) / 0.1)
+    small = tw.Residual(lambda fit, _: weights(fit.made) / (3 * settings.prior), np.zeros((1, 1)))
     held = tw.frozen(lambda fit: (fit.y, fit.u, fit.rates))
     matched = tw.fit_many(
         [lab.matched(Learned(network(seed))) for lab, seed in zip(tried, every, strict=True)],
-        tw.Objective(
-            match=match,
-            prior=tw.Residual(lambda fit, _: weights(fit.made) / (3 * settings.prior), np.zeros((1, 1))),
-        ),
+        tw.Objective(match=tw.Residual(slopes, np.arange(100 * n)), prior=small),
         [tw.Phase(tw.Adam(1e-2), 1_000, where=held), tw.Phase(tw.LevenbergMarquardt(), 40, where=held)],
         seeds=every, name="1-splines", **common,
     ).models  # fmt: skip
@@ -376,51 +330,36 @@ def protein(settings: Settings, run: tw.Run) -> list[tw.Claim]:
 
 def judged(run, settings: Settings, laboratories, matched, whole, mechanism) -> list[tw.Claim]:
     """Everything against the truth: fields where new trajectories pass, what-ifs, bands."""
-    ask, kinds = WhatIfs(run.seed), ("a new first state", "a knock-out", "a pulse of the drug")
+    ask = WhatIfs(run.seed)
     y, u, true = sampled_region(run.seed)
     made = {
-        "through the solver": [fit.circuit.made for fit in whole],
-        "splines' slopes alone": [fit.made for fit in matched],
-        "the true form, fitted": [fit.circuit.made for fit in mechanism],
+        "through the solver": [fit.circuit for fit in whole],
+        "splines' slopes alone": [Circuit(fit.made, whole[0].circuit.on) for fit in matched],
+        "the true form, fitted": [fit.circuit for fit in mechanism],
     }
-    with jax.enable_x64(True):
-        at = jnp.asarray(y), jnp.asarray(u)
-        errors = {
-            name: np.array([relative(np.asarray(rates_of(one, *at)), true) for one in each])
-            for name, each in made.items()
-        }
+    errors = {name: np.array([relative(tw.at_points(one.rates, (y, u)), true) for one in made[name]]) for name in made}
     answers = np.stack([ask.answers(fit.circuit) for fit in whole])  # (seeds, questions, T, 3)
     with jax.enable_x64(True):
         asked = jax.tree.map(jnp.asarray, (ask.x, ask.on))
         band = NINETY * np.stack([np.asarray(deviations(fit, settings.prior, asked)) for fit in whole])
+        solved = [solutions(fit) for fit in whole]
     inside = np.abs(ask.truth - answers)[:, :, 1:] <= band[:, :, 1:]  # the first state is given
     coverage = 100 * inside.mean(axis=(1, 2, 3))
-    with jax.enable_x64(True):
-        solved = [solutions(fit) for fit in whole]
     typical = int(np.argsort(errors["through the solver"])[(len(whole) - 1) // 2])
     draw(run, ask, laboratories[typical], whole[typical], solved[typical], answers[typical], band[typical], errors)
 
-    over = f"(median over {len(whole)} laboratories)"
-
-    def most(statement: str, found: np.ndarray, bar: float, unit: str) -> tw.Claim:
-        value, interval = tw.median_interval(found.tolist())
-        return tw.Claim.at_most(f"{statement} {over}", value, interval, bar, unit=unit)
-
-    network, alone, form = errors.values()
+    (network, alone, form), most = errors.values(), tw.Claim.median_at_most
     half = student.ppf(0.975, len(whole) - 1) * coverage.std(ddof=1) / math.sqrt(len(whole))
     covered = float(coverage.mean())
     stopped = float(sum(not np.asarray(one.reached).all() for one in solved))
     return [
-        most("Where new trajectories pass, the learned field errs by at most 5 %", network, 5.0, "%"),
-        most("Training through the solver at least halves the error of splines' slopes", network / alone, 0.5, "times"),
-        most("It errs no more than the true form with its three constants fitted", network / form, 1.0, "times"),
-        *(
-            most(f"Asked about {kind}, it errs by at most 5 %",
-                 np.array([ask.error(one, kind) for one in answers]), 5.0, "%")
-            for kind in kinds
-        ),
+        most("Where new trajectories pass, the learned field errs by at most 5 %", network, 5.0, unit="%"),
+        most("Training through the solver at least halves the error of splines' slopes", network / alone, 0.5),
+        most("It errs no more than the true form with its three constants fitted", network / form, 1.0),
+        *(most(f"Asked about {kind}, it errs by at most 5 %", [ask.error(one, kind) for one in answers], 5.0, unit="%")
+          for kind in dict.fromkeys(ask.kinds)),
         tw.Claim.near(
-            f"Bands of 90 % about its answers cover the truth (mean over {len(whole)} laboratories)",
+            f"Bands of 90 % about its answers cover the truth (mean over {len(whole)} seeds)",
             covered, (covered - half, covered + half), 90.0, tolerance=10.0, unit="%",
         ),
         tw.Claim.at_most("No laboratory's field exhausts the solver's steps", stopped, (stopped, stopped), 0.0,
@@ -439,75 +378,38 @@ def sampled_region(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def draw(run, ask: WhatIfs, lab: Laboratory, fit: Fitted, solved, middle, band, errors) -> None:
     """One laboratory: readings, both fields, a what-if of each kind with its band; and the errors of all."""
-    field = fit.circuit
-    states = np.asarray(solved.states)
-    who = "the network of median error"
-
-    def course(ax) -> None:
-        for k, gene in enumerate(GENES):
-            ax.plot(lab.times[1], lab.values[1][:, k], "o", color=f"C{k}", markersize=3, label=f"protein {gene}, read")
-            ax.plot(lab.times[1], states[1][:, k], color=f"C{k}", linewidth=1, label="fitted")
-        ax.axvline(lab.doses[1].times[1], color=GREY, linestyle=":", linewidth=0.8)
-        labelled(ax, "time", "concentration")
-
-    run.save_figure(
-        "1-readings", course, title="One trajectory of one laboratory", size=(6.5, 3.5),
-        caption=f"Readings (dots; some are lost) and {who}. The dotted line: a dose of the drug begins.",
-    )  # fmt: skip
+    states, who = np.asarray(solved.states), "the network of median error"
+    begins = float(lab.doses[1].times[1])
+    names, labels = [f"protein {gene}" for gene in GENES], ("time", "concentration")
+    courses = tw.figures.courses
+    read = lambda ax: courses.fitted(
+        ax, lab.times[1], lab.values[1], states[1], names=names, event=begins, labels=labels
+    )
+    caption = f"Readings (dots; some are lost) and {who}. The dotted line: a dose of the drug begins."
+    run.save_figure("1-readings", read, title="One trajectory of one laboratory", caption=caption, size=(6.5, 3.5))
 
     kept = 1.5  # protein C, in the plane that is drawn
     plane = lambda points: np.column_stack([points, np.full(len(points), kept)])
 
-    def true_plane(points: np.ndarray) -> np.ndarray:
-        return (production(plane(points).T, np.zeros(len(points))).T - plane(points))[:, :2]
-
-    def learned_plane(points: np.ndarray) -> np.ndarray:
-        with jax.enable_x64(True):
-            return np.asarray(rates_of(field.made, jnp.asarray(plane(points)), jnp.zeros((len(points), 1))))[:, :2]
-
-    names, box = ("protein A", "protein B"), ((0.0, HIGHEST), (0.0, HIGHEST))
-    for name, shown, title, caption in (
-        ("2-true", true_plane, "The true field", f"With protein C at {kept} and no drug. Thick: where A or B rests."),
-        ("3-learned", learned_plane, "The learned field", f"By {who}, in the same plane as the true one."),
-    ):
-        run.save_figure(
-            name, lambda ax, shown=shown: tw.figures.phase.portrait(ax, shown, box, names=names),
-            title=title, caption=caption,
-        )  # fmt: skip
+    none = lambda points: np.zeros((len(points), 1))
+    true_plane = lambda points: (production(plane(points).T, none(points)[:, 0]).T - plane(points))[:, :2]
+    learned_plane = lambda points: tw.at_points(fit.circuit.rates, (plane(points), none(points)))[:, :2]
+    pair, box = (names[0], names[1]), ((0.0, HIGHEST), (0.0, HIGHEST))
+    portrait = lambda field: lambda ax: tw.figures.phase.portrait(ax, field, box, names=pair)
+    caption = f"With protein C at {kept} and no drug. Thick: where A or B rests."
+    run.save_figure("2-true", portrait(true_plane), title="The true field", caption=caption)
+    caption = f"By {who}, in the same plane as the true one."
+    run.save_figure("3-learned", portrait(learned_plane), title="The learned field", caption=caption)
 
     for number, kind in enumerate(dict.fromkeys(ask.kinds)):
         which = ask.kinds.index(kind)
 
-        def what_if(ax, which=which) -> None:
-            for k, gene in enumerate(GENES):
-                low, high = middle[which, :, k] - band[which, :, k], middle[which, :, k] + band[which, :, k]
-                ax.fill_between(ask.times, low, high, color=f"C{k}", alpha=0.25, linewidth=0)
-                ax.plot(ask.times, middle[which, :, k], color=f"C{k}", linewidth=1, label=f"protein {gene}")
-                ax.plot(ask.times, ask.truth[which, :, k], "--", color=GREY, linewidth=1.4, label="" if k else "truth")
-            labelled(ax, "time", "concentration")
-
+        shown = middle[which], band[which], ask.truth[which]
+        what_if = lambda ax, shown=shown: courses.foretold(ax, ask.times, *shown, names=names, labels=labels)
         caption = f"By {who}, with its 90 % band, and the truth. It was given no reading of the kind."
         caption += " Without A, protein B rises above all that was ever read." * (kind == "a knock-out")
         run.save_figure(f"{4 + number}-what-if", what_if, title=f"What if: {kind}", caption=caption, size=(6.5, 3.5))
 
-    def score(ax) -> None:
-        medians = [tw.median_interval(found) for found in errors.values()]
-        low, high = np.transpose([interval for _, interval in medians])
-        tw.figures.comparison.scores(
-            ax,
-            list(errors),
-            np.array([one for one, _ in medians]),
-            low,
-            high,
-            metric="relative L2 error of the field, %",
-        )
-
+    score = lambda ax: tw.figures.comparison.medians(ax, errors, metric="relative L2 error of the field, %")
     caption = "Where new trajectories pass; medians over laboratories with 95 % intervals."
     run.save_figure("7-errors", score, title="Errors of the field", caption=caption)
-
-
-def labelled(ax, x: str, y: str) -> None:
-    """Names of the axes, and a legend."""
-    ax.set_xlabel(x)
-    ax.set_ylabel(y)
-    ax.legend(fontsize=7, ncols=3)
