@@ -96,6 +96,7 @@ from .study.runner import resume_study as resume_study
 from .study.runner import run_study as run_study
 from .study.solved import Reference as Reference
 from .study.solved import SolveSettings as SolveSettings
+from .study.solved import least_seconds as least_seconds
 from .study.solved import solve as solve
 from .train import AbstractCondition as AbstractCondition
 from .train import AbstractInstrument as AbstractInstrument

@@ -5,8 +5,6 @@ reference is by Fourier modes and exponential time differencing; the same method
 to beat.
 """
 
-import time
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -48,15 +46,8 @@ def modes(points: int, times: np.ndarray, step: float) -> tuple[np.ndarray, np.n
 
 def modes_take(error: float) -> float:
     """Seconds of the fewest modes that err no more at t = 1."""
-    _, right = modes(512, np.array([1.0]), 2e-4)
-    for points in (64, 128, 256):
-        began = time.monotonic()
-        _, found = modes(points, np.array([1.0]), 0.1 / points)
-        took = time.monotonic() - began
-        here = right[:, :: 512 // points]
-        if np.linalg.norm(found - here) <= error * np.linalg.norm(here):
-            return took
-    return took
+    end = lambda points, step: modes(points, np.array([1.0]), step)[1][0]
+    return tw.least_seconds(lambda points: end(points, 0.1 / points), (64, 128, 256), end(512, 2e-4), error)
 
 
 class Settings(tw.SolveSettings):
