@@ -5,18 +5,18 @@
 # make lint      ruff, basedpyright and the rooms only
 # make clean     remove what make made; never runs/
 #
-# PYTHON=python3.12 make test    another interpreter      JOBS=2 make test    tests in two processes
+# PYTHON=python3.12 make test    another interpreter      JOBS=0 make test    tests in one process
 # SLOW_DAY=12 make test          the slow tests of day 12
 
 PYTHON   ?= python3
-JOBS     ?= 0
+JOBS     ?= 2
 SLOW_DAY ?= $(shell date +%-j)
 
 BIN       := .venv/bin
 INSTALL   := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraints constraints.txt --build-constraints constraints.txt
 READY     := .venv/.ready
 PEERS     := .venv/.ready-peers
-PYTEST    := $(BIN)/python -m pytest --quiet --numprocesses=$(JOBS)
+PYTEST    := $(BIN)/python -m pytest --quiet --numprocesses=$(JOBS) --dist=loadfile
 
 .PHONY: demo test test-all bench lint clean
 .DELETE_ON_ERROR:

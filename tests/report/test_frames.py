@@ -150,7 +150,7 @@ def test_a_browser_shows_one_frame_and_the_slider(run: Run, tmp_path: Path) -> N
     write_report(run.path)
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
                "--disable-component-update", "--disable-sync",
-               "--virtual-time-budget=3000", f"--user-data-dir={tmp_path / 'browser'}"]  # fmt: skip
+               "--virtual-time-budget=20000", f"--user-data-dir={tmp_path / 'browser'}"]  # fmt: skip
     page = (run.path / "report.html").as_uri()
     done = subprocess.run(
         [CHROMIUM, *options, "--dump-dom", page], capture_output=True, text=True, timeout=60, check=True

@@ -169,7 +169,7 @@ def test_a_browser_runs_it(run: Path, tmp_path: Path) -> None:
     assert CHROMIUM is not None
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
                "--disable-component-update", "--disable-sync",
-               "--virtual-time-budget=3000", f"--user-data-dir={tmp_path / 'browser'}"]  # fmt: skip
+               "--virtual-time-budget=20000", f"--user-data-dir={tmp_path / 'browser'}"]  # fmt: skip
     page = write_report(run).as_uri()
     done = subprocess.run(
         [CHROMIUM, *options, "--dump-dom", page], capture_output=True, text=True, timeout=60, check=True
