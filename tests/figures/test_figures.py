@@ -237,9 +237,16 @@ def test_names_are_drawn_as_they_stand() -> None:
     assert ">$\\frac$ and $x$</text>" in file.getvalue()
 
 
-def test_a_legend_is_no_wider_than_the_figure(ax: Axes) -> None:
-    for i in range(12):
-        ax.plot([1, 2], [i, i], label=f"a term with a long name {i}"[:24])
+@pytest.mark.parametrize(
+    "names",
+    [
+        [f"a term with a long name {i}"[:24] for i in range(12)],
+        ["total", "law", "sensors", "validation", "cooling", "best"],  # do not come out even in five or four columns
+    ],
+)
+def test_a_legend_is_no_wider_than_the_figure(ax: Axes, names: list[str]) -> None:
+    for i, name in enumerate(names):
+        ax.plot([1, 2], [i, i], label=name)
     style.legend(ax)
     figure, legend = ax.get_figure(root=True), ax.get_legend()
     assert figure is not None

@@ -67,8 +67,8 @@ def legend(ax: "Axes") -> None:
 def _columns(lengths: list[int], room: float) -> int:
     """The most columns, filled downwards, whose entries fit into `room`, in units of the font's size."""
     for columns in range(len(lengths), 1, -1):
-        rows = -(-len(lengths) // columns)
-        widest = [max(lengths[i : i + rows]) for i in range(0, len(lengths), rows)]
+        # matplotlib gives the first columns one entry more where they do not come out even
+        widest = [int(max(column)) for column in np.array_split(lengths, columns)]
         if sum(3.2 + 0.56 * length for length in widest) <= room:  # line, gaps and text
             return columns
     return 1
