@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from thalweg.analysis.medians import median_interval
 from thalweg.figures.style import INK, MUTED, SERIES, dress, plain
 
 if TYPE_CHECKING:
@@ -66,6 +65,8 @@ def medians(ax: "Axes", found: Mapping[str, Sequence[float] | np.ndarray], *, me
     >>> [float(line.get_xdata()[0]) for line in ax.lines if line.get_marker() in "os"]
     [0.2, 0.5]
     """
+    from thalweg.analysis.medians import median_interval  # here, for the room loads JAX
+
     middles, intervals = zip(*(median_interval(list(runs)) for runs in found.values()), strict=True)
     low, high = np.transpose(intervals)
     scores(ax, list(found), np.array(middles), low, high, metric=metric, first=first)
