@@ -6,6 +6,7 @@ from thalweg.objective.balancing import NTKTrace as NTKTrace
 from thalweg.objective.causality import Causality as Causality
 from thalweg.objective.constraints import AtMost as AtMost
 from thalweg.objective.constraints import Equal as Equal
+from thalweg.objective.disagreement import disagreeing as disagreeing
 from thalweg.objective.gradients import GradientSignal as GradientSignal
 from thalweg.objective.gradients import gradient_signal as gradient_signal
 from thalweg.objective.gradients import signal_over_noise as signal_over_noise
@@ -40,3 +41,4 @@ from thalweg.objective.sources import Rows as Rows
 from thalweg.objective.supervised import Supervised as Supervised
 from thalweg.objective.term import AbstractTerm as AbstractTerm
 from thalweg.objective.term import Slope as Slope
+from thalweg.objective.term import example_costs as example_costs

@@ -12,7 +12,7 @@ from thalweg.errors import UserError, kind_of
 from thalweg.objective.causality import Causality
 from thalweg.objective.precision import cast
 from thalweg.objective.sources import AbstractSource, Examples, Rows
-from thalweg.objective.term import AbstractTerm, Slope
+from thalweg.objective.term import AbstractTerm, Slope, example_costs
 from thalweg.physics.jointly import jointly
 from thalweg.types import Finding, Key, PyTree
 
@@ -87,7 +87,7 @@ class Residual(AbstractTerm):
     def refresh(self, state: PyTree, slope: Slope) -> tuple[PyTree, dict[str, Any]]:
         if self.causal is None:
             return state, {}
-        costs = _costs(self, slope.model, slope.examples.values)
+        costs = example_costs(self, slope.model, slope.examples.values)
         weights = self.causal.next_weights(slope.examples.values, costs)
         return weights.astype(state.dtype), {"causal weight at the end": weights[-1]}
 
@@ -97,7 +97,7 @@ class Residual(AbstractTerm):
         fresh = self.source.unseen(key) if self.held_out is None else self.held_out.few(2**31 - 1)
         if seen is None or fresh is None or not (dtypes := [leaf.dtype for leaf in _floating(model)]):
             return ()
-        ours, others = (_mapped_costs(self, model, cast(e.values, dtypes[0])) for e in (seen, fresh))
+        ours, others = (example_costs(self, model, cast(e.values, dtypes[0])) for e in (seen, fresh))
         here, there = float(jnp.mean(ours)), float(jnp.mean(others))
         if there <= OVERFITTED * here or not np.isfinite(here):  # held-out costs that are not finite are worth a word
             return ()
@@ -118,14 +118,6 @@ def _shapes(source: AbstractSource) -> list[tuple[int, ...]] | None:
     """Shapes of one example's arrays; None from a source that does not say."""
     examples = source.few(1) or jax.eval_shape(source.unseen, jax.random.key(0))
     return None if examples is None else [leaf.shape[1:] for leaf in jax.tree.leaves(examples.values)]
-
-
-def _costs(term: Residual, model: PyTree, points: PyTree) -> jax.Array:
-    """‖r‖² at points (n, …), shape (n,)."""
-    return jax.vmap(lambda point: term.example_cost(model, point, None))(points)
-
-
-_mapped_costs = eqx.filter_jit(_costs)
 
 
 def _floating(model: PyTree) -> list[Any]:

@@ -141,3 +141,9 @@ def weighted_mean(costs: jax.Array, weights: jax.Array | None) -> Scalar:
     if costs.ndim != 1:
         raise UserError(f"a cost of one example must be a scalar, shape (), not {costs.shape[1:]}")
     return jnp.mean(costs if weights is None else costs * weights)
+
+
+@eqx.filter_jit
+def example_costs(term: AbstractTerm, model: PyTree, examples: PyTree) -> jax.Array:
+    """The cost of each example (n, …) for a term that takes them one by one, without randomness: shape (n,)."""
+    return jax.vmap(lambda example: term.example_cost(model, example, None))(examples)

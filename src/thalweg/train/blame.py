@@ -1,13 +1,11 @@
 """Which example it was, where a cost is not finite."""
 
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thalweg.objective import Objective, ObjectiveState, cast
+from thalweg.objective import Objective, ObjectiveState, cast, example_costs
 from thalweg.types import PyTree
 
 NUMBERS = 4
@@ -29,18 +27,13 @@ def bad_example(objective: Objective, state: ObjectiveState, model: PyTree, inde
             continue
         term, examples = plain.bind(state.terms[name]), plain.source.draw(state.sources[name], jnp.int32(index))
         values = cast(examples.values, dtypes[0]) if dtypes else examples.values
-        costs = np.asarray(_costs(term, model, values))
+        costs = np.asarray(example_costs(term, model, values))
         bad = np.flatnonzero(~np.isfinite(costs))
         if len(bad):
             where = _written(jax.tree.map(lambda leaf, i=bad[0]: np.asarray(leaf[i]), values))
             many = f"{len(bad)} of {len(costs)} examples of term '{name}' have no finite cost"
             return f"{many}, the first is number {bad[0]} at {where}"
     return ""
-
-
-@eqx.filter_jit
-def _costs(term: Any, model: PyTree, values: PyTree) -> jax.Array:
-    return jax.vmap(lambda value: term.example_cost(model, value, None))(values)
 
 
 def _written(example: PyTree) -> str:

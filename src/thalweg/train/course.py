@@ -9,7 +9,7 @@ import equinox as eqx
 import numpy as np
 
 from thalweg.errors import UserError
-from thalweg.objective import AbstractTerm, Objective, unidentifiable
+from thalweg.objective import AbstractTerm, Objective, disagreeing, unidentifiable
 from thalweg.train.blame import bad_example
 from thalweg.train.description import described, program_described
 from thalweg.train.interrupts import Interrupts
@@ -248,7 +248,11 @@ class Course:
             return verdict
         said = self.objective.findings(model, end_state, end.travellers[i].batch)
         if i < FEW:
-            said += unidentifiable(model, self.objective, self.phases[last_phase].where)
+            where = self.phases[last_phase].where
+            said += unidentifiable(model, self.objective, where)
+            if verdict.status in (Status.CONVERGED, Status.STALLED):
+                first, last = ({name: pick(v) for name, v in row["parts"].items()} for row in (moved[0], moved[-1]))
+                said += disagreeing(model, self.objective, end_state, end.travellers[i].batch, where, first, last)
         return replace(verdict, findings=(*verdict.findings, *said))
 
     def blamed(self, model: PyTree, end: Traveller, death: dict[str, Any]) -> str:
