@@ -9,7 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from thalweg.errors import UserError
-from thalweg.physics.domains import AbstractDomain, AbstractPart, BoundaryPoint, dtype_of, numbers, one_point, root
+from thalweg.physics.domains import (
+    AbstractBounded,
+    AbstractDomain,
+    AbstractPart,
+    BoundaryPoint,
+    dtype_of,
+    numbers,
+    one_point,
+    root,
+)
 from thalweg.physics.unit_points import equidistant, sobol, uniform
 from thalweg.types import Key, Scalar
 
@@ -53,7 +62,7 @@ class Circles(AbstractPart):
         return BoundaryPoint(jnp.asarray(self.center) + radii[circle][:, None] * away, normal)
 
 
-class Disk(AbstractDomain):
+class Disk(AbstractBounded):
     """Made by `disk`.
 
     Attributes:
@@ -92,21 +101,11 @@ class Disk(AbstractDomain):
     def size(self) -> float:
         return self.area
 
-    @property
-    def boundary_size(self) -> float:
-        return self.perimeter
-
     def sample_interior(self, key: Key, n: int) -> jax.Array:
         return self._place(uniform(key, n, 2, dtype_of(self.center)))
 
     def spread_interior(self, key: Key, n: int) -> jax.Array:
         return self._place(sobol(key, n, 2, dtype_of(self.center)))
-
-    def sample_boundary(self, key: Key, n: int) -> BoundaryPoint:
-        return self.boundary.sample(key, n)
-
-    def spread_boundary(self, key: Key, n: int) -> BoundaryPoint:
-        return self.boundary.spread(key, n)
 
     def signed_distance(self, x: jax.Array) -> Scalar:
         x = one_point(x, 2)
@@ -118,7 +117,7 @@ class Disk(AbstractDomain):
         return jnp.asarray(self.center) + jnp.asarray(self.radius) * jnp.sqrt(s[:, :1]) * _direction(s[:, 1])
 
 
-class Annulus(AbstractDomain):
+class Annulus(AbstractBounded):
     """Made by `annulus`.
 
     Attributes:
@@ -167,21 +166,11 @@ class Annulus(AbstractDomain):
     def size(self) -> float:
         return self.area
 
-    @property
-    def boundary_size(self) -> float:
-        return self.perimeter
-
     def sample_interior(self, key: Key, n: int) -> jax.Array:
         return self._place(uniform(key, n, 2, dtype_of(self.center)))
 
     def spread_interior(self, key: Key, n: int) -> jax.Array:
         return self._place(sobol(key, n, 2, dtype_of(self.center)))
-
-    def sample_boundary(self, key: Key, n: int) -> BoundaryPoint:
-        return self.boundary.sample(key, n)
-
-    def spread_boundary(self, key: Key, n: int) -> BoundaryPoint:
-        return self.boundary.spread(key, n)
 
     def signed_distance(self, x: jax.Array) -> Scalar:
         x = one_point(x, 2)

@@ -10,7 +10,7 @@ import numpy as np
 
 from thalweg.errors import UserError
 from thalweg.physics.domains import (
-    AbstractDomain,
+    AbstractBounded,
     AbstractPart,
     BoundaryPoint,
     dtype_of,
@@ -71,7 +71,7 @@ class Faces(AbstractPart):
         return BoundaryPoint(jnp.where(jnp.asarray(others)[face], inside, fixed[face]), normals[face])
 
 
-class Interval(AbstractDomain):
+class Interval(AbstractBounded):
     """Made by `interval`.
 
     Attributes:
@@ -122,9 +122,6 @@ class Interval(AbstractDomain):
     def spread_interior(self, key: Key, n: int) -> jax.Array:
         return self._place(equidistant(key, n, dtype_of(self.ends))[:, None])
 
-    def sample_boundary(self, key: Key, n: int) -> BoundaryPoint:
-        return self.boundary.sample(key, n)
-
     def spread_boundary(self, key: Key, n: int) -> BoundaryPoint:
         """The ends in turn, from either."""
         is_high = jax.random.bernoulli(key) ^ (jnp.arange(n) % 2 == 1)
@@ -145,7 +142,7 @@ class Interval(AbstractDomain):
         return Faces(self.ends[:1], self.ends[1:], which)
 
 
-class Box(AbstractDomain):
+class Box(AbstractBounded):
     """Made by `box`.
 
     Attributes:
@@ -196,21 +193,11 @@ class Box(AbstractDomain):
     def size(self) -> float:
         return self.volume
 
-    @property
-    def boundary_size(self) -> float:
-        return self.boundary.size
-
     def sample_interior(self, key: Key, n: int) -> jax.Array:
         return self._place(uniform(key, n, self.dimension, dtype_of(self.lower)))
 
     def spread_interior(self, key: Key, n: int) -> jax.Array:
         return self._place(sobol(key, n, self.dimension, dtype_of(self.lower)))
-
-    def sample_boundary(self, key: Key, n: int) -> BoundaryPoint:
-        return self.boundary.sample(key, n)
-
-    def spread_boundary(self, key: Key, n: int) -> BoundaryPoint:
-        return self.boundary.spread(key, n)
 
     def signed_distance(self, x: jax.Array) -> Scalar:
         x = one_point(x, self.dimension)

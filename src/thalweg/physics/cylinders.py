@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from thalweg.errors import UserError
 from thalweg.physics.domains import (
+    AbstractBounded,
     AbstractDomain,
     AbstractPart,
     BoundaryPoint,
@@ -89,18 +90,23 @@ class Sides(AbstractPart):
         return BoundaryPoint(*(jnp.concatenate(pair, axis=1) for pair in ((at.x, times), (at.normal, 0 * times))))
 
 
-class TimeCylinder(AbstractDomain):
+class TimeCylinder(AbstractBounded):
     """Made by `time_cylinder`. Its points are (x, t), shape (d + 1,), time last.
 
     Attributes:
         domain: in space.
         span: (2,), start and end.
-        boundary: `initial`, `final` and `sides`. Sizes of these have different units, so for a condition take one.
+        around: `initial`, `final` and `sides`.
     """
 
     domain: AbstractDomain
     span: Any
-    boundary: Joined
+    around: Joined
+
+    @property
+    def boundary(self) -> Joined:
+        """Start, end and sides. Their sizes have different units, so for a condition take one of them."""
+        return self.around
 
     @property
     def initial(self) -> Moment:
@@ -142,10 +148,6 @@ class TimeCylinder(AbstractDomain):
     def size(self) -> float:
         return self.domain.size * float(self.span[1] - self.span[0])
 
-    @property
-    def boundary_size(self) -> float:
-        return self.boundary.size
-
     def sample_interior(self, key: Key, n: int) -> jax.Array:
         place, moment = jax.random.split(key)
         times = _times(self.span, uniform(moment, n, 1, dtype_of(self.span)))
@@ -155,12 +157,6 @@ class TimeCylinder(AbstractDomain):
         place, moment = jax.random.split(key)
         times = _times(self.span, golden(moment, n, dtype_of(self.span))[:, None])
         return jnp.concatenate([self.domain.spread_interior(place, n), times], axis=1)
-
-    def sample_boundary(self, key: Key, n: int) -> BoundaryPoint:
-        return self.boundary.sample(key, n)
-
-    def spread_boundary(self, key: Key, n: int) -> BoundaryPoint:
-        return self.boundary.spread(key, n)
 
     def signed_distance(self, x: jax.Array) -> Scalar:
         """As in `AbstractDomain`, with a unit of time as long as one of length; a bound where the domain's is one."""

@@ -177,6 +177,25 @@ class AbstractDomain(eqx.Module):
         return found
 
 
+class AbstractBounded(AbstractDomain):
+    """A domain that has its boundary as a part."""
+
+    @property
+    def boundary(self) -> AbstractPart:
+        """All of it."""
+        raise NotImplementedError
+
+    @property
+    def boundary_size(self) -> float:
+        return self.boundary.size
+
+    def sample_boundary(self, key: Key, n: int) -> BoundaryPoint:
+        return self.boundary.sample(key, n)
+
+    def spread_boundary(self, key: Key, n: int) -> BoundaryPoint:
+        return self.boundary.spread(key, n)
+
+
 class Whole(AbstractPart):
     """All of a domain's boundary as a part."""
 

@@ -8,7 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from thalweg.errors import UserError
-from thalweg.physics.domains import AbstractDomain, AbstractPart, BoundaryPoint, dtype_of, numbers, one_point, root
+from thalweg.physics.domains import (
+    AbstractBounded,
+    AbstractPart,
+    BoundaryPoint,
+    dtype_of,
+    numbers,
+    one_point,
+    root,
+)
 from thalweg.physics.triangulation import checked_polygon, signed_area, triangulated
 from thalweg.physics.unit_points import equidistant, sobol, uniform
 from thalweg.types import Key, Scalar
@@ -64,18 +72,23 @@ class Edges(AbstractPart):
         return BoundaryPoint((1 - share) * starts[edge] + share * ends[edge], normals[edge])
 
 
-class Polygon(AbstractDomain):
+class Polygon(AbstractBounded):
     """Made by `polygon` or `rectangle`. Edge i goes from corner i to the next.
 
     Attributes:
         corners: (n, 2), in the order in which they were given.
         triangles: (m, 3, 2), that cover the polygon.
-        boundary: all its edges.
+        around: all its edges.
     """
 
     corners: Any
     triangles: Any
-    boundary: Edges
+    around: Edges
+
+    @property
+    def boundary(self) -> Edges:
+        """All its edges."""
+        return self.around
 
     @property
     def area(self) -> float:
@@ -100,10 +113,6 @@ class Polygon(AbstractDomain):
     def size(self) -> float:
         return self.area
 
-    @property
-    def boundary_size(self) -> float:
-        return self.perimeter
-
     def edges(self, *which: int) -> Edges:
         """The edges of these numbers, counted from 0 in the order of the corners.
 
@@ -126,12 +135,6 @@ class Polygon(AbstractDomain):
 
     def spread_interior(self, key: Key, n: int) -> jax.Array:
         return self._place(sobol(key, n, 3, dtype_of(self.corners)))
-
-    def sample_boundary(self, key: Key, n: int) -> BoundaryPoint:
-        return self.boundary.sample(key, n)
-
-    def spread_boundary(self, key: Key, n: int) -> BoundaryPoint:
-        return self.boundary.spread(key, n)
 
     def signed_distance(self, x: jax.Array) -> Scalar:
         distance = self._distance(x)
