@@ -15,7 +15,7 @@ from thalweg.types import Key, PyTree
 
 
 class AbstractPoints(AbstractSource):
-    """Points that a sampler draws.
+    """Points that a sampler draws; unless a source says otherwise, held until a refresh.
 
     Attributes:
         sampler: (key, n) -> a pytree of arrays with leading axis n.
@@ -28,6 +28,16 @@ class AbstractPoints(AbstractSource):
     @property
     def population(self) -> int:
         return self.size
+
+    @property
+    def varies(self) -> bool:
+        return False
+
+    def init(self, key: Key) -> PyTree:
+        return _drawn(self.sampler, key, self.size)
+
+    def draw(self, state: PyTree, index: jax.Array) -> Examples:
+        return Examples(state)
 
     def unseen(self, key: Key) -> Examples:
         return Examples(_drawn(self.sampler, key, self.size))
@@ -46,16 +56,6 @@ class HeldPoints(AbstractPoints):
 
     def __check_init__(self):
         _check_sampler(self.sampler, self.size)
-
-    @property
-    def varies(self) -> bool:
-        return False
-
-    def init(self, key: Key) -> PyTree:
-        return _drawn(self.sampler, key, self.size)
-
-    def draw(self, state: PyTree, index: jax.Array) -> Examples:
-        return Examples(state)
 
     def refresh(self, state: PyTree, key: Key, cost: Callable[[PyTree], jax.Array]) -> PyTree:
         return _drawn(self.sampler, key, self.size)
@@ -137,18 +137,8 @@ class AdaptivePoints(AbstractPoints):
         self.power, self.floor = float(power), float(floor)
 
     @property
-    def varies(self) -> bool:
-        return False
-
-    @property
     def needs_refresh(self) -> bool:
         return True
-
-    def init(self, key: Key) -> PyTree:
-        return _drawn(self.sampler, key, self.size)
-
-    def draw(self, state: PyTree, index: jax.Array) -> Examples:
-        return Examples(state)
 
     def refresh(self, state: PyTree, key: Key, cost: Callable[[PyTree], jax.Array]) -> PyTree:
         draw_key, choice_key = jax.random.split(key)
