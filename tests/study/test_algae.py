@@ -44,6 +44,7 @@ def test_the_model_keeps_start_and_ends():
         assert abs(flux) < 1e-5 + abs(float(jax.grad(study.patch)(end)))  # the patch's own, 0.06 at the near end
 
 
+@pytest.mark.slow
 def test_the_study_at_tiny_settings(tmp_path: Path):
     settings = {"seeds": 1, "repeats": 10, "points": 60, "adam": 5, "broyden": 5, "newton": 2, "width": 4}
     done = run_study("algae", settings, out=tmp_path / "run")

@@ -114,6 +114,7 @@ def test_misfit_is_relative_and_weighted() -> None:
 TINY = {"seeds": 2, "points": 60, "adam": 3, "plate": 4, "beam": 4, "fresh": 2, "width": 4}
 
 
+@pytest.mark.slow
 def test_the_study_at_tiny_settings(tmp_path: Path) -> None:
     done = run_study("elastic-plate", TINY, out=tmp_path / "run")
     assert sorted(done.verdicts) == ["beam", "plate"]

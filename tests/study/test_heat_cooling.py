@@ -91,6 +91,7 @@ def test_the_law_and_newtons_law_are_the_equations() -> None:
         assert float(study.cooling(u, at)) == pytest.approx(-0.4 * 4 * t * y - 0.7 * 4 * t * y, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_the_study_at_tiny_settings(tmp_path: Path) -> None:
     tiny = {"seeds": 2, "points": 60, "adam": 4, "newton": 4, "fresh": 2, "width": 4}
     done = run_study("heat-cooling", tiny, out=tmp_path / "run")

@@ -95,6 +95,7 @@ def test_reconstruction_recovers_what_exact_readings_determine(solved: dict[int,
 TINY = {"seeds": 2, "points": 60, "adam": 4, "newton": 4, "fresh": 2, "width": 4}
 
 
+@pytest.mark.slow
 def test_the_study_at_tiny_settings(tmp_path: Path) -> None:
     done = run_study("heat-plate", TINY, out=tmp_path / "run")
     assert sorted(done.verdicts) == ["boundary", "sensors"]

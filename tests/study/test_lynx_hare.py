@@ -56,6 +56,7 @@ def test_the_plain_fit_agrees_with_the_published_one():
     assert (np.abs(found[:4] - mean) < deviation).all()
 
 
+@pytest.mark.slow
 def test_the_study_at_tiny_settings(tmp_path: Path) -> None:
     done = run_study("lynx-hare", {"seeds": 2, "steps": 3, "width": 3}, out=tmp_path / "run")
     assert len(done.claims) == 4
