@@ -133,6 +133,7 @@ def test_gradients_are_finite_differences(wide):
         assert float(gradient @ way) == pytest.approx(float(slope), rel=1e-4, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_adjoints_agree(wide):
     """Direct and checkpointed differentiate the same steps; the backward equation's error falls with the tolerance."""
     x = Trajectory([1.0, -0.5], IRREGULAR[:6])
@@ -241,7 +242,11 @@ def test_a_fit_recovers_a_linear_field_and_the_unknown_starts():
 
 @pytest.mark.parametrize(
     ("adjoint", "dense"),
-    [(nn.CheckpointedAdjoint(), True), (nn.ForwardSensitivities(), True), (nn.DirectAdjoint(), False)],
+    [
+        (nn.ForwardSensitivities(), True),
+        pytest.param(nn.CheckpointedAdjoint(), True, marks=pytest.mark.slow),
+        pytest.param(nn.DirectAdjoint(), False, marks=pytest.mark.slow),
+    ],
 )
 def test_gauss_newton_steps_are_those_of_any_adjoint(adjoint, dense):
     """Dense by reverse mode, dense by sensitivities, and matrix-free by products: all end where SciPy does."""
