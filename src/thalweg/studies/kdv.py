@@ -53,13 +53,9 @@ def modes_take(error: float) -> float:
 class Settings(tw.SolveSettings):
     """What can be set from the command line."""
 
-    steps: int = tw.setting(1_000, "steps of Levenberg-Marquardt after them", quick=80, ge=1)
-    refresh: int = tw.setting(10, "steps between two choices of points", ge=1)
-
-    def program(self) -> list[tw.Phase]:
-        """Adam, then Levenberg-Marquardt: measured, at equal time it errs three times less here than Broyden."""
-        newton = tw.Phase(tw.LevenbergMarquardt(), self.steps, redraw=self.refresh)
-        return [tw.Phase(tw.Adam(5e-3), self.adam), newton]
+    points: int = tw.setting(4_000, "points of the equation at a time", quick=1_000, ge=50, le=100_000)
+    steps: int = tw.setting(40_000, "steps of self-scaled Broyden after them", quick=400, ge=1)
+    refresh: int = tw.setting(1_000, "steps between two choices of points", quick=150, ge=1)
 
 
 @tw.study("kdv", systems=["S04"], question="How exactly can a network follow solitons as they form?")
