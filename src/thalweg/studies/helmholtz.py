@@ -36,6 +36,8 @@ class Field(eqx.Module):
 class Settings(tw.SolveSettings):
     """What can be set from the command line."""
 
+    steps: int = tw.setting(4_000, "steps of self-scaled Broyden after those of Adam", quick=500, ge=1)
+
 
 @tw.study("helmholtz", systems=["S04"], question="How exactly can a network solve Helmholtz's equation?")
 def helmholtz(settings: Settings, run: tw.Run) -> list[tw.Claim]:
@@ -45,6 +47,7 @@ def helmholtz(settings: Settings, run: tw.Run) -> list[tw.Claim]:
     network = {"width": settings.width, "depth": 3, "activation": jnp.tanh}
     keys = map(jax.random.key, run.seeds(settings.seeds))
     points = tw.AdaptivePoints(SQUARE.sample_interior, settings.points)
+    others = tw.HeldPoints(SQUARE.spread_interior, 3 * settings.points)
     _, claims = tw.solve(
         run,
         [Field(tw.nn.MLP(2, None, **network, key=key)) for key in keys],
@@ -52,5 +55,6 @@ def helmholtz(settings: Settings, run: tw.Run) -> list[tw.Claim]:
         settings.program(),
         tw.Reference(axis, axis, truth, ("y", "x")),
         at_most=1e-4,
+        validation=tw.Objective(law=tw.Residual(law, others)),
     )
     return claims

@@ -66,6 +66,7 @@ def kdv(settings: Settings, run: tw.Run) -> list[tw.Claim]:
     network = {"width": settings.width, "depth": 3, "activation": jnp.tanh}
     keys = map(jax.random.key, run.seeds(settings.seeds))
     points = tw.AdaptivePoints(RING.sample_interior, settings.points)
+    others = tw.HeldPoints(RING.spread_interior, 3 * settings.points)
     _, claims = tw.solve(
         run,
         [Field(tw.nn.MLP(5, None, **network, key=key)) for key in keys],
@@ -73,5 +74,6 @@ def kdv(settings: Settings, run: tw.Run) -> list[tw.Claim]:
         settings.program(),
         tw.Reference(t, x, truth, classical=("Fourier modes", modes_take)),
         at_most=1e-4,
+        validation=tw.Objective(law=tw.Residual(law, others)),
     )
     return claims

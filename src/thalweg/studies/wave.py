@@ -44,6 +44,7 @@ def wave(settings: Settings, run: tw.Run) -> list[tw.Claim]:
     network = {"width": settings.width, "depth": 3, "activation": jnp.sin}
     keys = map(jax.random.key, run.seeds(settings.seeds))
     points = tw.AdaptivePoints(STRING.sample_interior, settings.points)
+    others = tw.HeldPoints(STRING.spread_interior, 3 * settings.points)
     _, claims = tw.solve(
         run,
         [Field(tw.nn.MLP(2, None, **network, key=key)) for key in keys],
@@ -51,5 +52,6 @@ def wave(settings: Settings, run: tw.Run) -> list[tw.Claim]:
         settings.program(),
         tw.Reference(t, x, truth),
         at_most=1e-4,
+        validation=tw.Objective(law=tw.Residual(law, others)),
     )
     return claims

@@ -112,6 +112,7 @@ def solve(
     *,
     at_most: float,
     limit: float = 600.0,
+    validation: Objective | None = None,
 ) -> tuple[FitMany, list[Claim]]:
     """Train networks, one a seed, and claim what they reach against a reference.
 
@@ -122,13 +123,15 @@ def solve(
         reference: the right solution.
         at_most: the relative L2 error that is claimed.
         limit: seconds that one network may take, compiling included.
+        validation: whose lowest score says which weights are kept; without it the last ones are, which also follow the
+            points that were drawn last.
     Returns:
         the fitted networks, and claims on error, time, points learned by heart, and the classical method.
     """
     seeds, began = run.seeds(len(models)), time.monotonic()
     fitted = fit_many(
         models, objective, program, seeds=seeds, precision=jnp.float64, run=run, callbacks=run.callbacks,
-        raise_failures=False,
+        validation=validation, raise_failures=False,
     )  # fmt: skip
     seconds = (time.monotonic() - began) / len(seeds)
     errors = [reference.error(model) for model in fitted.models]
