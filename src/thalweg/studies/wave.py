@@ -34,6 +34,8 @@ class Field(eqx.Module):
 class Settings(tw.SolveSettings):
     """What can be set from the command line."""
 
+    steps: int = tw.setting(5_000, "steps of self-scaled Broyden after those of Adam", quick=500, ge=1)
+
 
 @tw.study("wave", systems=["S04"], question="How exactly can a network solve the wave equation?")
 def wave(settings: Settings, run: tw.Run) -> list[tw.Claim]:
