@@ -23,12 +23,23 @@ def test_the_misfit_is_the_share_of_the_noise_that_was_asked_for():
     assert np.sqrt(np.mean((smooth(times, values, 0.1)(times) - truth) ** 2)) < 0.06  # the readings err by 0.1
 
 
+@pytest.mark.parametrize("unit", [1e-6, 45.6, 1e4])
+def test_the_unit_of_time_does_not_matter(unit: float) -> None:
+    rng, times = np.random.default_rng(4), np.linspace(0, 8, 200)
+    values = np.sin(times) + rng.normal(0, 0.1, 200)
+    # rounding of the times, through a badly conditioned system
+    np.testing.assert_allclose(
+        smooth(unit * times, values, 0.1)(unit * times), smooth(times, values, 0.1)(times), atol=1e-6
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         ((np.arange(6.0), np.arange(5.0), 1.0), "shape"),
         ((np.arange(6.0), np.array([1, 2, NAN, NAN, 3, 4]), 1.0), "4 readings"),
         ((np.arange(6.0), np.arange(6.0), 0.0), "noise 0"),
+        ((np.arange(6.0)[::-1], np.arange(6.0), 1.0), "do not rise"),
     ],
 )
 def test_what_cannot_be_smoothed_is_refused(arguments: tuple, said: str) -> None:
@@ -52,3 +63,5 @@ def test_pieces_share_their_ends_and_lose_no_reading():
     np.testing.assert_array_equal(whole[1][1], values[1])
     with pytest.raises(UserError, match="4 pieces of 4 readings"):
         cut_trajectories(times, values, 4)
+    with pytest.raises(UserError, match="7 times with 6 values"):
+        cut_trajectories(times, [values[0][:6], values[1]], 2)

@@ -28,38 +28,70 @@ def ends(left: float, *, again: float | None = None) -> tw.Objective:
     )
 
 
-def found(objective: tw.Objective, phase: tw.Phase | None = None) -> list[Finding]:
-    model = tw.nn.MLP(1, None, width=8, depth=1, activation=jnp.tanh, key=jax.random.key(0))
+def found(objective: tw.Objective, phase: tw.Phase | None = None, seed: int = 0) -> list[Finding]:
+    model = tw.nn.MLP(1, None, width=8, depth=1, activation=jnp.tanh, key=jax.random.key(seed))
     phase = phase or tw.Phase(tw.LevenbergMarquardt(), 60)
     done = tw.fit(model, objective, phase, precision=jnp.float64, raise_failures=False)
     return [finding for finding in done.verdict.findings if finding.name == "terms-disagree"]
 
 
-def test_two_values_at_one_place_disagree() -> None:
-    (finding,) = found(ends(0.0, again=2.0))
-    assert "'left'" in finding.evidence
-    assert "'again'" in finding.evidence
-    assert "root mean square 1, worst at [0.]; root mean square 1, worst at [0.]" in finding.evidence  # half way
-    assert "cosine -1.00" in finding.evidence
+@pytest.mark.parametrize("seed", [0, 1])
+def test_two_values_at_one_place_disagree(seed: int) -> None:
+    (finding,) = found(ends(0.0, again=2.0), seed=seed)
+    for name in ("left", "again"):
+        assert f"'{name}' has a root mean square of 1, worst at (0)" in finding.evidence  # half way
+    assert "cosine of their gradients -1.00" in finding.evidence
 
 
-@pytest.mark.parametrize("again", [None, 0.0, 0.1])
-def test_values_that_agree_are_no_finding(again: float | None) -> None:
-    """Said once or twice; and two readings that differ by a little noise are no contradiction."""
-    assert found(ends(0.0, again=again)) == []
+def test_a_large_weight_decides_and_the_other_term_stays_unmet() -> None:
+    objective = ends(0.0, again=2.0)
+    heavy = eqx.tree_at(lambda o: o.terms["left"].weight, objective, 1e4)
+    (finding,) = found(heavy)
+    assert "'again' has a root mean square of 2," in finding.evidence
 
 
-def test_a_walk_that_has_not_arrived_says_nothing() -> None:
-    """Adam's steps still lower the objective."""
-    assert found(ends(0.0, again=2.0), tw.Phase(tw.Adam(1e-4), 40)) == []
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("again", [None, 0.0])
+def test_values_that_agree_are_no_finding(again: float | None, seed: int) -> None:
+    assert found(ends(0.0, again=again), seed=seed) == []
 
 
-def test_noisy_readings_do_not_disagree_with_the_law() -> None:
+@pytest.mark.parametrize(
+    "phase",
+    [
+        tw.Phase(tw.Adam(1e-4), 40),  # still lowers the objective
+        tw.Phase(tw.Adam(1e-9), 300),  # is stalled
+        tw.Phase(tw.Adam(1e-2), 300, until=tw.LossBelow(1.5)),  # was told to stop
+    ],
+    ids=["improving", "stalled", "stopped"],
+)
+def test_a_walk_that_has_not_arrived_says_nothing(phase: tw.Phase) -> None:
+    assert found(ends(-1.0), phase) == []
+    if phase.until is None:
+        assert found(ends(0.0, again=2.0), phase) == []
+
+
+@pytest.mark.parametrize("steps", [60, 3_000])  # rows are a hundred times as rare
+def test_noisy_readings_do_not_disagree_with_the_law_or_with_each_other(steps: int) -> None:
     rng = np.random.default_rng(0)
     at = np.linspace(0.0, 1.0, 40)
-    readings = np.stack([at, at + rng.normal(0.0, 0.1, 40)], axis=1)
-    sensors = tw.Residual(lambda u, one: u(one[:1]) - one[1], readings)
-    assert found(tw.Objective(law=tw.Residual(bend, ROD), sensors=sensors)) == []
+    instrument = lambda: tw.Residual(
+        lambda u, one: u(one[:1]) - one[1], np.stack([at, at + rng.normal(0.0, 0.3, 40)], axis=1)
+    )
+    objective = tw.Objective(law=tw.Residual(bend, ROD), one=instrument(), two=instrument())
+    assert found(objective, tw.Phase(tw.LevenbergMarquardt(), steps)) == []
+
+
+def test_noisy_readings_do_not_disagree_with_a_prior() -> None:
+    rng = np.random.default_rng(1)
+    at = np.linspace(0.0, 1.0, 40)
+    readings = np.stack([at, np.sin(6 * at) + rng.normal(0.0, 0.4, 40)], axis=1)
+    weights = lambda u: jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(eqx.filter(u, eqx.is_array))])
+    objective = tw.Objective(
+        data=tw.Residual(lambda u, one: u(one[:1]) - one[1], readings),
+        prior=tw.Residual(lambda u, _: 0.05 * weights(u), np.zeros((1, 1))),
+    )
+    assert found(objective) == []
 
 
 def test_flux_that_has_nowhere_to_go_disagrees() -> None:

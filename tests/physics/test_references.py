@@ -99,3 +99,7 @@ def test_driven_systems_are_refused_early():
         references.driven(rates, np.zeros(1), np.array([0.0, 2.0, 1.0]), np.zeros(1), np.zeros((1, 1)))
     with pytest.raises(UserError, match=r"jumps \(2,\)"):
         references.driven(rates, np.zeros(1), np.arange(3.0), np.arange(2.0), np.zeros((3, 1)))
+    with pytest.raises(UserError, match="may blow up"):
+        references.driven(lambda t, y, u: y**2, np.ones(1), np.array([0.0, 2.0]), np.zeros(1), np.ones((1, 1)))
+    with pytest.raises(UserError, match="no \\(d,\\)"):
+        references.driven(rates, np.array([np.nan]), np.arange(3.0), np.zeros(1), np.zeros((1, 1)))

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from thalweg.errors import UserError
 from thalweg.figures.style import INK, MUTED, SERIES, dress, plain
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ def medians(ax: "Axes", found: Mapping[str, Sequence[float] | np.ndarray], *, me
         found: a name to the scores of its runs, one a seed.
         metric: the score's name and units.
         first: the model that stands out.
+    Raises:
+        UserError: no models, or no runs of one.
 
     >>> from matplotlib.figure import Figure
     >>> ax = Figure().add_subplot()
@@ -65,6 +68,8 @@ def medians(ax: "Axes", found: Mapping[str, Sequence[float] | np.ndarray], *, me
     >>> [float(line.get_xdata()[0]) for line in ax.lines if line.get_marker() in "os"]
     [0.2, 0.5]
     """
+    if not found:
+        raise UserError("no models to compare", where="figures.comparison.medians")
     from thalweg.analysis.medians import median_interval  # here, for the room loads JAX
 
     middles, intervals = zip(*(median_interval(list(runs)) for runs in found.values()), strict=True)

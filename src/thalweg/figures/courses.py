@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from thalweg.errors import UserError
-from thalweg.figures.style import MUTED
+from thalweg.figures.style import MUTED, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,7 +43,7 @@ def fitted(
     """
     _refuse_shapes(times, names, readings, states)
     for k, name in enumerate(names):
-        ax.plot(times, readings[:, k], "o", color=f"C{k}", markersize=3, label=f"{name}, read")
+        ax.plot(times, readings[:, k], "o", color=f"C{k}", markersize=3, label=f"{plain(name)}, read")
         ax.plot(times, states[:, k], color=f"C{k}", linewidth=1, label="fitted")
     if event is not None:
         ax.axvline(event, color=MUTED, linestyle=":", linewidth=0.8)
@@ -82,19 +82,19 @@ def foretold(
     for k, name in enumerate(names):
         low, high = states[:, k] - half[:, k], states[:, k] + half[:, k]
         ax.fill_between(times, low, high, color=f"C{k}", alpha=0.25, linewidth=0)
-        ax.plot(times, states[:, k], color=f"C{k}", linewidth=1, label=name)
+        ax.plot(times, states[:, k], color=f"C{k}", linewidth=1, label=plain(name))
         if truth is not None:
             ax.plot(times, truth[:, k], "--", color=MUTED, linewidth=1.4, label="" if k else "truth")
     _label(ax, labels)
 
 
 def _refuse_shapes(times: np.ndarray, names: Sequence[str], *arrays: np.ndarray) -> None:
-    if any(one.shape != (len(times), len(names)) for one in arrays):
-        shapes = ", ".join(str(one.shape) for one in arrays)
+    if any(np.shape(one) != (len(times), len(names)) for one in arrays):
+        shapes = ", ".join(str(np.shape(one)) for one in arrays)
         raise UserError(f"arrays {shapes} for {len(times)} times and {len(names)} names", where="figures.courses")
 
 
 def _label(ax: "Axes", labels: tuple[str, str]) -> None:
-    ax.set_xlabel(labels[0])
-    ax.set_ylabel(labels[1])
+    ax.set_xlabel(plain(labels[0], 48))
+    ax.set_ylabel(plain(labels[1], 48))
     ax.legend(fontsize=7, ncols=3)

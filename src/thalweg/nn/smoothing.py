@@ -9,6 +9,10 @@ FEWEST = 5
 """Readings that SciPy's smoothing spline needs."""
 
 
+FLATTEST = (-10.0, 8.0)
+"""Powers of ten between which the penalty is looked for, with readings one unit of time apart."""
+
+
 def smooth(times: np.ndarray, values: np.ndarray, noise: float, share: float = 0.6) -> BSpline:
     """The cubic smoothing spline (Reinsch, 1967) whose mean squared misfit is a given share of the noise's variance.
 
@@ -22,7 +26,7 @@ def smooth(times: np.ndarray, values: np.ndarray, noise: float, share: float = 0
     Returns:
         the spline, with `derivative()`.
     Raises:
-        UserError: too few readings, shapes that differ, a noise or share that is not above 0.
+        UserError: too few readings, shapes that differ, times that do not rise, a noise or share not above 0.
 
     >>> t = np.linspace(0.0, 6.0, 60)
     >>> found = smooth(t, np.sin(t) + np.random.default_rng(0).normal(0.0, 0.05, 60), noise=0.05)
@@ -32,16 +36,20 @@ def smooth(times: np.ndarray, values: np.ndarray, noise: float, share: float = 0
     times, values = np.asarray(times, float), np.asarray(values, float)
     if times.ndim != 1 or times.shape != values.shape:
         raise UserError(f"times of shape {times.shape} with values of shape {values.shape}", where="smooth")
+    if not np.isfinite(times).all() or (np.diff(times) <= 0).any() or np.isinf(values).any():
+        raise UserError("times that do not rise, or infinite numbers", where="smooth", remedy="Sort them.")
     known = ~np.isnan(values)
     if known.sum() < FEWEST:
         raise UserError(f"{known.sum()} readings", where="smooth", remedy=f"At least {FEWEST}.")
-    if not (noise > 0 and share > 0):
-        raise UserError(f"noise {noise}, share {share}", where="smooth", remedy="Both above 0.")
-    times, values = times[known], values[known]
-    low, high = -12.0, 2.0  # powers of ten of the penalty
-    for _ in range(16):
+    if not (np.ndim(noise) == 0 and noise > 0 and share > 0):
+        raise UserError(f"noise {noise}, share {share}", where="smooth", remedy="Two numbers above 0.")
+    values = values[known] / noise
+    begin, spacing = times[known][0], np.ptp(times[known]) / (known.sum() - 1)
+    at = (times[known] - begin) / spacing  # the penalty counts in units of time cubed
+    low, high = FLATTEST
+    for _ in range(20):
         middle = (low + high) / 2
-        found = make_smoothing_spline(times, values, lam=10**middle)
-        rough = np.mean(((found(times) - values) / noise) ** 2) < share
-        low, high = (middle, high) if rough else (low, middle)
-    return make_smoothing_spline(times, values, lam=10**low)
+        found = make_smoothing_spline(at, values, lam=10**middle)
+        low, high = (middle, high) if np.mean((found(at) - values) ** 2) < share else (low, middle)
+    found = make_smoothing_spline(at, values, lam=10**low)
+    return BSpline(begin + spacing * found.t, noise * found.c, found.k)

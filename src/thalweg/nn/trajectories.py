@@ -199,15 +199,21 @@ def cut_trajectories(
     Returns:
         times and values of the n·pieces pieces, in order, and the number (n·pieces,) of the trajectory each is from.
     Raises:
-        UserError: fewer than two readings for a piece.
+        UserError: fewer than two readings for a piece, times and values that do not belong together.
 
     >>> t, v, number = cut_trajectories([np.arange(5.0)], [np.ones((5, 2))], 2)
     >>> [one.tolist() for one in t], number.tolist()
     ([[0.0, 1.0, 2.0], [2.0, 3.0, 4.0]], [0, 0])
     """
+    if len(times) != len(values) or not isinstance(pieces, int) or pieces < 1:
+        raise UserError(
+            f"{len(times)} arrays of times, {len(values)} of values, {pieces} pieces", where="cut_trajectories"
+        )
     when, what = [], []
     for i, (t, v) in enumerate(zip(times, values, strict=True)):
-        if pieces < 1 or len(t) <= pieces:
+        if len(t) != len(v):
+            raise UserError(f"{len(t)} times with {len(v)} values", where=f"trajectory {i}")
+        if len(t) <= pieces:
             raise UserError(f"{pieces} pieces of {len(t)} readings", where=f"trajectory {i}", remedy="Cut it less.")
         cuts = np.linspace(0, len(t) - 1, pieces + 1).round().astype(int)
         for begin, end in pairwise(cuts):

@@ -42,3 +42,4 @@ from thalweg.objective.supervised import Supervised as Supervised
 from thalweg.objective.term import AbstractTerm as AbstractTerm
 from thalweg.objective.term import Slope as Slope
 from thalweg.objective.term import example_costs as example_costs
+from thalweg.objective.term import written as written

@@ -1,7 +1,8 @@
-"""Conditions that contradict each other: neither is met, and what one asks of the weights the other forbids."""
+"""Conditions that contradict each other: what one asks of the weights the other forbids, and it is not met."""
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -12,79 +13,122 @@ from jax.flatten_util import ravel_pytree
 from thalweg.objective.objective import Objective, ObjectiveState
 from thalweg.objective.partition import split
 from thalweg.objective.precision import cast
-from thalweg.objective.term import example_costs
+from thalweg.objective.sources import Examples
+from thalweg.objective.term import AbstractTerm, written
 from thalweg.types import Finding, PyTree, Where
 
-UNMET = 0.05
-"""Share of its first mean square from which an arrived walk has not met a condition: 22 % of the residuals' size."""
+BALANCED = 0.1
+"""Size of the whole gradient, relative to the largest of the terms', up to which the walk has arrived: it only rests
+because they pull against each other."""
 
 OPPOSED = -0.7
-"""Cosine of two terms' gradients from which they pull against each other. Of two terms that alone are at odds it is -1
-where the walk has arrived."""
+"""Cosine of two terms' gradients from which they pull against each other; two terms alone, at odds, have -1."""
+
+COHERENT = 0.5
+"""Size of a term's mean gradient, relative to the root mean square of its examples', from which these pull together.
+Where noise keeps n residuals from 0 it is about n^(-1/2), and no contradiction."""
+
+UNMET = 0.1
+"""Size of a term's residuals, relative to how much they would change if all weights doubled (to first order), from
+which it is not met. What a model cannot meet to the last digit is far below."""
 
 
-def disagreeing(
-    model: PyTree,
-    objective: Objective,
-    state: ObjectiveState,
-    index: int,
-    where: Where,
-    first: Mapping[str, float],
-    last: Mapping[str, float],
-) -> list[Finding]:
-    """`terms-disagree`, of the two terms with residuals that pull against each other most and that are both not met.
+@dataclass(frozen=True)
+class Pull:
+    """How a term with residuals pulls at the weights.
+
+    Attributes:
+        gradient: of its weighted mean cost, (n,).
+        coherence: as `COHERENT` has it.
+        unmet: as `UNMET` has it.
+        size: root mean square of its residuals.
+        worst: the example where they are largest.
+    """
+
+    gradient: np.ndarray
+    coherence: float
+    unmet: float
+    size: float
+    worst: PyTree
+
+
+def disagreeing(model: PyTree, objective: Objective, state: ObjectiveState, index: int, where: Where) -> list[Finding]:
+    """`terms-disagree`, of the two terms that pull against each other most, if one of them is not met.
+
+    Only where all terms have residuals on the device, and the walk has arrived on a batch that stays. One term may be
+    met: a large weight decides for it. A contradiction within one term is not seen, for its gradients cancel in itself;
+    nor is one that is small beside the values themselves.
 
     Args:
-        model: where the walk arrived.
+        model: where the walk ended.
         objective, state, index: what was walked on, where it ended, and the number of the last batch.
         where: what was trained.
-        first, last: by term, mean cost at the start and at the end.
     """
-    names = [
-        name
-        for name, term in objective.terms.items()
-        if term.provides("residual") and not term.is_coupled(model) and not term.source.on_host
-        and last[name] >= UNMET * first[name] > 0
-    ]  # fmt: skip
-    if len(names) < 2:
+    terms = objective.terms
+    plain = all(t.provides("residual") and not t.is_coupled(model) and not t.source.on_host for t in terms.values())
+    if len(terms) < 2 or not plain:
         return []
     parts = split(model, where)
     static = eqx.combine(parts.model_state, parts.frozen, parts.static)
-    # only these: other terms may have no batch that can be drawn here
-    few = eqx.tree_at(lambda o: o.terms, objective, {name: objective.terms[name] for name in names})
-    kept = ObjectiveState(*({name: one[name] for name in names} for one in (state.sources, state.terms, state.weights)))
-    problem = few.bind(static, few.draw(kept, jnp.int32(max(index, 0))), kept, None)
-    slopes = {name: np.asarray(slope, float) for name, slope in _slopes(problem, parts.params).items()}
-    cosine = lambda pair: slopes[pair[0]] @ slopes[pair[1]] / (_size(slopes[pair[0]]) * _size(slopes[pair[1]]))
-    pair = min(combinations(names, 2), key=cosine)
-    if not cosine(pair) <= OPPOSED:
+    pulls = {}
+    for name, term in terms.items():
+        examples = term.source.draw(state.sources[name], jnp.int32(max(index, 0)))
+        pulls[name] = _pull(term.bind(state.terms[name]), parts.params, static, examples, state.weights[name])
+    sizes = {name: float(np.linalg.norm(pull.gradient)) for name, pull in pulls.items()}
+    whole = float(np.linalg.norm(sum(pull.gradient for pull in pulls.values())))
+    if not 0 < max(sizes.values()) < np.inf or whole > BALANCED * max(sizes.values()):
         return []
-    one, other = (_told(objective, state, model, name, index) for name in pair)
+    together = [name for name, pull in pulls.items() if pull.coherence >= COHERENT and sizes[name] > 0]
+    cosine = lambda a, b: float(pulls[a].gradient @ pulls[b].gradient / (sizes[a] * sizes[b]))
+    pairs = [pair for pair in combinations(together, 2) if max(pulls[name].unmet for name in pair) >= UNMET]
+    if not pairs or cosine(*(pair := min(pairs, key=lambda pair: cosine(*pair)))) > OPPOSED:
+        return []
+    told = "; ".join(
+        f"'{name}' has a root mean square of {pulls[name].size:.2g}, worst at {written(pulls[name].worst)}"
+        for name in pair
+    )
     return [
         Finding(
             "terms-disagree",
-            f"the walk has arrived, and neither term '{pair[0]}' nor '{pair[1]}' is met: {one}; {other}; their "
-            f"gradients pull against each other (cosine {cosine(pair):.2f})",
+            f"the walk rests where terms '{pair[0]}' and '{pair[1]}' pull against each other (cosine of their "
+            f"gradients {cosine(*pair):.2f}), and not both are met: {told}",
             "Where both speak of the same place, they may contradict each other: look at their values there. If they "
             "do not, the model cannot meet both: give it more units, or a form that has one of them built in.",
         )
     ]
 
 
-def _size(slope: np.ndarray) -> float:
-    return float(np.linalg.norm(slope)) or np.inf
-
-
-def _told(objective: Objective, state: ObjectiveState, model: PyTree, name: str, index: int) -> str:
-    """Root mean square, and the worst place, in words."""
-    term = objective.terms[name]
-    dtypes = [leaf.dtype for leaf in jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))]
-    values = cast(term.source.draw(state.sources[name], jnp.int32(max(index, 0))).values, dtypes[0])
-    squares = np.asarray(example_costs(term.bind(state.terms[name]), model, values))
-    at = [np.array2string(np.asarray(leaf[squares.argmax()]), precision=4) for leaf in jax.tree.leaves(values)]
-    return f"root mean square {np.sqrt(squares.mean()):.2g}, worst at {', '.join(at)}"
+def _pull(term: AbstractTerm, params: PyTree, static: PyTree, examples: Examples, weight: jax.Array) -> Pull:
+    dtype = ravel_pytree(params)[0].dtype
+    values = cast(examples.values, dtype)
+    shares = np.ones(examples.size) if examples.weights is None else np.asarray(examples.weights, float)
+    squares, changes, gradients, mean = (
+        np.asarray(one, float) for one in _examined(term, params, static, values, jnp.asarray(shares, dtype))
+    )
+    worst = int(np.argmax(shares * squares))
+    size, change = (float(np.sqrt(np.mean(shares * one))) for one in (squares, changes))
+    return Pull(
+        2 * float(weight) * mean,
+        float(np.linalg.norm(mean) / (np.sqrt(np.mean(shares * gradients)) or np.inf)),
+        size / change if change else np.inf,
+        size,
+        jax.tree.map(lambda leaf: leaf[worst], values),
+    )
 
 
 @eqx.filter_jit
-def _slopes(problem: PyTree, params: PyTree) -> dict[str, jax.Array]:
-    return {name: ravel_pytree(slope)[0] for name, slope in problem.part_gradients(params).items()}
+def _examined(
+    term: AbstractTerm, params: PyTree, static: PyTree, values: PyTree, shares: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """By example ‖r‖², ‖Jθ‖² and ‖Jᵀr‖², shape (m,); and the mean of Jᵀr, (n,)."""
+    flat, unravel = ravel_pytree(params)
+
+    def one(so_far: jax.Array, given: tuple[PyTree, jax.Array]) -> tuple[jax.Array, Any]:
+        example, share = given
+        residual = lambda p: jnp.ravel(term.residual(eqx.combine(unravel(p), static), example, None))
+        (found, back), (_, change) = jax.vjp(residual, flat), jax.jvp(residual, (flat,), (flat,))
+        (slope,) = back(found)
+        return so_far + share * slope, (jnp.sum(found**2), jnp.sum(change**2), jnp.sum(slope**2))
+
+    total, (squares, changes, gradients) = jax.lax.scan(one, jnp.zeros_like(flat), (values, shares))
+    return squares, changes, gradients, total / shares.size

@@ -5,6 +5,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from thalweg.errors import UserError
 from thalweg.objective.sources import AbstractSource, Examples
@@ -146,4 +147,26 @@ def weighted_mean(costs: jax.Array, weights: jax.Array | None) -> Scalar:
 @eqx.filter_jit
 def example_costs(term: AbstractTerm, model: PyTree, examples: PyTree) -> jax.Array:
     """The cost of each example (n, …) for a term that takes them one by one, without randomness: shape (n,)."""
+    if not jax.tree.leaves(examples):  # a term that looks at the model alone
+        return jnp.atleast_1d(term.example_cost(model, examples, None))
     return jax.vmap(lambda example: term.example_cost(model, example, None))(examples)
+
+
+NUMBERS = 4
+"""Of an example that are written out."""
+
+
+def written(example: PyTree) -> str:
+    """The first numbers of an example.
+
+    >>> written((np.array([0.5, 1 / 3]), np.array(2)))
+    '(0.5, 0.3333), 2'
+    """
+    told = []
+    for leaf in jax.tree.leaves(example):
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        numbers = [f"{value:.4g}" for value in np.ravel(leaf)[:NUMBERS].tolist()]
+        more = ", …" if np.size(leaf) > NUMBERS else ""
+        told.append(numbers[0] if np.ndim(leaf) == 0 else f"({', '.join(numbers)}{more})")
+    return ", ".join(told)

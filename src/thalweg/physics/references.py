@@ -11,6 +11,9 @@ from thalweg.errors import UserError
 MOST_STEPS = 1_000_000
 """Steps beyond which a time integration is refused rather than begun."""
 
+MOST_EVALUATIONS = 500_000
+"""Of the rates, in one integration: beyond, the solution blows up."""
+
 
 def burgers(x: np.ndarray, t: np.ndarray, viscosity: float, nodes: int = 200) -> np.ndarray:
     """Burgers' equation u_t + u·u_x = ν·u_xx from u(x, 0) = -sin(πx), by the Cole-Hopf transform (Cole, 1951).
@@ -113,7 +116,8 @@ def driven(
     Returns:
         states, shape (T, d).
     Raises:
-        UserError: times or jumps that do not rise, shapes that do not belong together, an integrator that gave up.
+        UserError: times or jumps that do not rise, shapes that do not belong together, rates that are not finite or
+            not of the state's shape, a solution that blows up or takes more than 500,000 evaluations.
 
     >>> charge = lambda t, y, u: u - y
     >>> driven(charge, [0.0], [0.0, 1.0, 2.0], [0.0, 1.0], [[0.0], [1.0]]).round(6).ravel().tolist()
@@ -123,8 +127,20 @@ def driven(
     jumps, inputs = np.asarray(jumps, float), np.asarray(inputs, float)
     if inputs.ndim != 2 or jumps.shape != inputs.shape[:1] or not len(jumps) or times.ndim != 1 or len(times) < 2:
         raise UserError(f"times {times.shape}, jumps {jumps.shape}, inputs {inputs.shape}", where="references.driven")
-    if not ((np.diff(times) > 0).all() and (np.diff(jumps) > 0).all()):
+    if start.ndim != 1 or not (np.isfinite(start).all() and np.isfinite(inputs).all() and rtol > 0):
+        raise UserError("a start that is no (d,) of finite numbers, such inputs, or an rtol", where="references.driven")
+    if not ((np.diff(times) > 0).all() and (np.diff(jumps) > 0).all() and np.isfinite(times).all()):
         raise UserError("times or jumps that do not rise", where="references.driven", remedy="Sort them.")
+    count = itertools.count()
+
+    def checked(t: float, y: np.ndarray, u: np.ndarray) -> np.ndarray:
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # which are looked for in the next line
+            slope = np.asarray(rates(t, y, u), float)
+        if slope.shape != y.shape or not np.isfinite(slope).all() or next(count) > MOST_EVALUATIONS:
+            what = f"rates {slope} at the state {y}, or too many of them"
+            raise UserError(what, where=f"references.driven, at {t:g}", remedy="The solution may blow up there.")
+        return slope
+
     states, state = np.empty((len(times), *start.shape)), start
     states[0] = start
     cuts = [times[0], *(one for one in jumps if times[0] < one < times[-1]), times[-1]]
@@ -132,7 +148,7 @@ def driven(
         u = inputs[max(np.searchsorted(jumps, begin, side="right") - 1, 0)]
         here = (times > begin) & (times <= end)
         asked = np.union1d(times[here], end)
-        found = solve_ivp(lambda t, y, u=u: rates(t, y, u), (begin, end), state, "LSODA", asked, rtol=rtol, atol=rtol)
+        found = solve_ivp(lambda t, y, u=u: checked(t, y, u), (begin, end), state, "LSODA", asked, rtol=rtol, atol=rtol)
         if not found.success:
             raise UserError(found.message, where=f"references.driven, from {begin} to {end}")
         states[here], state = found.y.T[: here.sum()], found.y[:, -1]

@@ -47,7 +47,7 @@ class Field(eqx.Module):
         x, t = at
         waves = [wave(k * jnp.pi * x) for k in (1, 2, 3) for wave in (jnp.cos, jnp.sin)]
         smooth, sharp = self.network(jnp.stack([*waves, 2 * t - 1]))
-        kink = rounded(x, t + 1e-30)  # w > 0
+        kink = rounded(x, t + 1e-15)  # w > 0
         begins = start(x) - 4 / jnp.pi * jnp.cos(jnp.pi * x / 2)
         return begins + 2 * kink + t * (smooth + kink * sharp)
 

@@ -92,6 +92,8 @@ def least_seconds(
     >>> least_seconds(sine, (4, 8), sine(16), 1e-9) < 1.0
     True
     """
+    if not sizes or any(size < 1 or len(right) % size for size in sizes):
+        raise UserError(f"sizes {list(sizes)} for {len(right)} places", where="least_seconds", remedy="Divisors of it.")
     took = 0.0
     for size in sizes:
         began = time.monotonic()

@@ -5,11 +5,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thalweg.objective import Objective, ObjectiveState, cast, example_costs
+from thalweg.objective import Objective, ObjectiveState, cast, example_costs, written
 from thalweg.types import PyTree
-
-NUMBERS = 4
-"""Of an example that are written out."""
 
 
 def bad_example(objective: Objective, state: ObjectiveState, model: PyTree, index: int) -> str:
@@ -30,21 +27,7 @@ def bad_example(objective: Objective, state: ObjectiveState, model: PyTree, inde
         costs = np.asarray(example_costs(term, model, values))
         bad = np.flatnonzero(~np.isfinite(costs))
         if len(bad):
-            where = _written(jax.tree.map(lambda leaf, i=bad[0]: np.asarray(leaf[i]), values))
+            where = written(jax.tree.map(lambda leaf, i=bad[0]: np.asarray(leaf[i]), values))
             many = f"{len(bad)} of {len(costs)} examples of term '{name}' have no finite cost"
             return f"{many}, the first is number {bad[0]} at {where}"
     return ""
-
-
-def _written(example: PyTree) -> str:
-    """The first numbers of an example.
-
-    >>> _written((np.array([0.5, 1 / 3]), np.array(2)))
-    '(0.5, 0.3333), 2'
-    """
-    told = []
-    for leaf in jax.tree.leaves(example):
-        numbers = [f"{value:.4g}" for value in np.ravel(leaf)[:NUMBERS].tolist()]
-        more = ", …" if np.size(leaf) > NUMBERS else ""
-        told.append(numbers[0] if np.ndim(leaf) == 0 else f"({', '.join(numbers)}{more})")
-    return ", ".join(told)

@@ -250,9 +250,8 @@ class Course:
         if i < FEW:
             where = self.phases[last_phase].where
             said += unidentifiable(model, self.objective, where)
-            if verdict.status in (Status.CONVERGED, Status.STALLED):
-                first, last = ({name: pick(v) for name, v in row["parts"].items()} for row in (moved[0], moved[-1]))
-                said += disagreeing(model, self.objective, end_state, end.travellers[i].batch, where, first, last)
+            if trace.descends and i not in self.deaths:
+                said += disagreeing(model, self.objective, end_state, end.travellers[i].batch, where)
         return replace(verdict, findings=(*verdict.findings, *said))
 
     def blamed(self, model: PyTree, end: Traveller, death: dict[str, Any]) -> str:
@@ -264,7 +263,8 @@ class Course:
 
 
 FEW = 10
-"""Members whose unknown numbers are examined for whether the data can tell them: each takes a factorization."""
+"""Members whose unknown numbers and contradictions are examined at the end: each takes a factorization or a gradient of
+each example."""
 
 Copies = Callable[[int], PyTree]
 """Member -> its whole model, copied earlier."""
