@@ -129,3 +129,16 @@ def test_members_are_told_apart() -> None:
     done = tw.fit_many(models, objective, phase, seeds=[0, 1], precision=jnp.float64, raise_failures=False)
     names = [[finding.name for finding in verdict.findings] for verdict in done.verdicts]
     assert ["terms-disagree" in one for one in names] == [False, True]
+
+
+def test_what_only_reverse_mode_differentiates_is_examined_too() -> None:
+    """A custom reverse rule, as solvers have one, refuses forward mode."""
+
+    @jax.custom_vjp
+    def doubled(x):
+        return 2 * x
+
+    doubled.defvjp(lambda x: (2 * x, None), lambda _, back: (2 * back,))
+    value = lambda number: tw.Residual(lambda u, at: doubled(u(at)) - number, np.array([[0.0]]))
+    (finding,) = found(tw.Objective(one=value(0.0), other=value(4.0)))
+    assert "root mean square of 2," in finding.evidence

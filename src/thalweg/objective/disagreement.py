@@ -29,8 +29,8 @@ COHERENT = 0.5
 Where noise keeps n residuals from 0 it is about n^(-1/2), and no contradiction."""
 
 UNMET = 0.1
-"""Size of a term's residuals, relative to how much they would change if all weights doubled (to first order), from
-which it is not met. What a model cannot meet to the last digit is far below."""
+"""Size of a term's residuals r, relative to how much they would change if all weights θ doubled, to first order and
+along themselves, from which it is not met: Σ‖r‖² / |Σ rᵀJθ|. What a model misses in its last digits is far below."""
 
 
 @dataclass(frozen=True)
@@ -102,16 +102,16 @@ def _pull(term: AbstractTerm, params: PyTree, static: PyTree, examples: Examples
     dtype = ravel_pytree(params)[0].dtype
     values = cast(examples.values, dtype)
     shares = np.ones(examples.size) if examples.weights is None else np.asarray(examples.weights, float)
-    squares, changes, gradients, mean = (
+    squares, gradients, mean = (
         np.asarray(one, float) for one in _examined(term, params, static, values, jnp.asarray(shares, dtype))
     )
     worst = int(np.argmax(shares * squares))
-    size, change = (float(np.sqrt(np.mean(shares * one))) for one in (squares, changes))
+    square, change = float(np.mean(shares * squares)), abs(float(mean @ np.asarray(ravel_pytree(params)[0], float)))
     return Pull(
         2 * float(weight) * mean,
         float(np.linalg.norm(mean) / (np.sqrt(np.mean(shares * gradients)) or np.inf)),
-        size / change if change else np.inf,
-        size,
+        square / change if change else np.inf,
+        float(np.sqrt(square)),
         jax.tree.map(lambda leaf: leaf[worst], values),
     )
 
@@ -119,16 +119,16 @@ def _pull(term: AbstractTerm, params: PyTree, static: PyTree, examples: Examples
 @eqx.filter_jit
 def _examined(
     term: AbstractTerm, params: PyTree, static: PyTree, values: PyTree, shares: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """By example ‖r‖², ‖Jθ‖² and ‖Jᵀr‖², shape (m,); and the mean of Jᵀr, (n,)."""
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """By example ‖r‖² and ‖Jᵀr‖², shape (m,); and the mean of Jᵀr, (n,). By reverse mode, as a gradient is made."""
     flat, unravel = ravel_pytree(params)
 
     def one(so_far: jax.Array, given: tuple[PyTree, jax.Array]) -> tuple[jax.Array, Any]:
         example, share = given
         residual = lambda p: jnp.ravel(term.residual(eqx.combine(unravel(p), static), example, None))
-        (found, back), (_, change) = jax.vjp(residual, flat), jax.jvp(residual, (flat,), (flat,))
+        found, back = jax.vjp(residual, flat)
         (slope,) = back(found)
-        return so_far + share * slope, (jnp.sum(found**2), jnp.sum(change**2), jnp.sum(slope**2))
+        return so_far + share * slope, (jnp.sum(found**2), jnp.sum(slope**2))
 
-    total, (squares, changes, gradients) = jax.lax.scan(one, jnp.zeros_like(flat), (values, shares))
-    return squares, changes, gradients, total / shares.size
+    total, (squares, gradients) = jax.lax.scan(one, jnp.zeros_like(flat), (values, shares))
+    return squares, gradients, total / shares.size
