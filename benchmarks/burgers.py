@@ -3,10 +3,11 @@
 One step: 2-20-20-20-1, tanh, soft conditions, the same 2,540 + 160 + 80 points, Adam at 1e-3, in 32 and in 64 bits;
 thalweg's through `tw.fit`. The bar is a ratio of 0.4.
 
-Time to an error: DeepXDE's documented example in float64 (Adam 15,000, then L-BFGS), one seed, against the study
-`burgers` in its full preset (exact conditions, points where the residual is large, self-scaled Broyden), five seeds;
-errors are relative L2 on 257 × 101 places, seconds include compiling. The bars are a tenth of DeepXDE's time to 1e-3
-and a quarter to 1e-5. Not like for like: the last table changes one part at a time, at DeepXDE's network and points.
+Time to an error: DeepXDE's documented example in float64 (Adam 15,000, then L-BFGS), one seed, against the set-up
+of the study `burgers` for 10,000 steps (exact conditions, points where the residual is large, self-scaled Broyden),
+five seeds; errors are relative L2 on 257 × 101 places, seconds include compiling. The bars are a tenth of DeepXDE's
+time to 1e-3 and a quarter to 1e-5. Not like for like: the last table changes one part at a time, at DeepXDE's network
+and points.
 Run: .venv/bin/python -m benchmarks.burgers
 """
 

@@ -8,15 +8,15 @@ from thalweg.errors import UserError
 FEWEST = 5
 """Readings that SciPy's smoothing spline needs."""
 
-
-FLATTEST = (-10.0, 8.0)
+PENALTIES = (-10.0, 8.0)
 """Powers of ten between which the penalty is looked for, with readings one unit of time apart."""
 
 
 def smooth(times: np.ndarray, values: np.ndarray, noise: float, share: float = 0.6) -> BSpline:
     """The cubic smoothing spline (Reinsch, 1967) whose mean squared misfit is a given share of the noise's variance.
 
-    All of the variance would be too much: a curve that follows the readings takes some of their noise with it.
+    All of the variance would be too much: a curve that follows the readings takes some of their noise with it. Readings
+    on a straight line have no such spline; the stiffest is taken.
 
     Args:
         times: increasing, shape (T,).
@@ -46,7 +46,7 @@ def smooth(times: np.ndarray, values: np.ndarray, noise: float, share: float = 0
     values = values[known] / noise
     begin, spacing = times[known][0], np.ptp(times[known]) / (known.sum() - 1)
     at = (times[known] - begin) / spacing  # the penalty counts in units of time cubed
-    low, high = FLATTEST
+    low, high = PENALTIES
     for _ in range(20):
         middle = (low + high) / 2
         found = make_smoothing_spline(at, values, lam=10**middle)

@@ -12,7 +12,7 @@ from thalweg.errors import UserError, kind_of
 from thalweg.objective.causality import Causality
 from thalweg.objective.precision import cast
 from thalweg.objective.sources import AbstractSource, Examples, Rows
-from thalweg.objective.term import AbstractTerm, Slope, example_costs
+from thalweg.objective.term import AbstractTerm, Slope, example_costs, written
 from thalweg.physics.jointly import jointly
 from thalweg.types import Finding, Key, PyTree
 
@@ -102,12 +102,12 @@ class Residual(AbstractTerm):
         if there <= OVERFITTED * here or not np.isfinite(here):  # held-out costs that are not finite are worth a word
             return ()
         worst = int(jnp.argmax(others))
-        at = [np.array2string(np.asarray(leaf[worst]), precision=4) for leaf in jax.tree.leaves(fresh.values)]
+        at = written(jax.tree.map(lambda leaf: leaf[worst], fresh.values))
         return (
             Finding(
                 "points-overfitted",
                 f"term '{name}': mean square {here:.2g} at the {len(ours)} points trained on, "
-                f"{there:.2g} at {len(others)} others, worst at {', '.join(at)}",
+                f"{there:.2g} at {len(others)} others, worst at {at}",
                 "Train on fresh points (FreshPoints with redraw=…), on points where the residual is large "
                 "(AdaptivePoints), or on more of them.",
             ),

@@ -194,7 +194,7 @@ def draw(run, places, moments, reference, found, numbers, ends) -> None:
 
     def plate(ax, values: np.ndarray, label: str, limits: tuple[float, float]) -> None:
         tw.figures.fields.history(ax, x, y, values.reshape(len(y), len(x)).T, label=label, limits=limits)
-        ax.plot(SENSORS[:, 0], SENSORS[:, 1], "o", color="white", markersize=4, markeredgecolor="black")
+        ax.plot(SENSORS[:, 0], SENSORS[:, 1], "o", color="white", markersize=4, markeredgecolor="black", clip_on=False)
         ax.set_xlabel("x")
         ax.set_ylabel("y")
         ax.set_aspect("equal")
@@ -209,7 +209,7 @@ def draw(run, places, moments, reference, found, numbers, ends) -> None:
             if i % 2
         ]
         caption = "By the network of median error. Circles: the thermocouples. The right edge cools."
-        run.save_frames(name, frames, title=title, caption=caption, slider="time")
+        run.save_frames(name, frames, title=title, caption=caption, slider="time", size=(5.0, 2.5))
 
     low, high = ends.T
     recovered = lambda ax: tw.figures.parameters.recovered(ax, numbers, low, high, truth=COOLING, label="h")

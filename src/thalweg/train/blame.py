@@ -27,7 +27,7 @@ def bad_example(objective: Objective, state: ObjectiveState, model: PyTree, inde
         costs = np.asarray(example_costs(term, model, values))
         bad = np.flatnonzero(~np.isfinite(costs))
         if len(bad):
-            where = written(jax.tree.map(lambda leaf, i=bad[0]: np.asarray(leaf[i]), values))
+            where = written(jax.tree.map(lambda leaf, i=bad[0]: leaf[i], values))
             many = f"{len(bad)} of {len(costs)} examples of term '{name}' have no finite cost"
             return f"{many}, the first is number {bad[0]} at {where}"
     return ""
