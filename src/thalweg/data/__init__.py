@@ -13,6 +13,7 @@ from thalweg.data.schema import EncodedTable as EncodedTable
 from thalweg.data.schema import NumberTarget as NumberTarget
 from thalweg.data.schema import NumericColumn as NumericColumn
 from thalweg.data.schema import TableSchema as TableSchema
+from thalweg.data.shipped import shipped_file as shipped_file
 from thalweg.data.splits import Split as Split
 from thalweg.data.splits import group_split as group_split
 from thalweg.data.splits import random_split as random_split
@@ -36,6 +37,7 @@ __all__ = [
     "learn_schema",
     "random_split",
     "read_table",
+    "shipped_file",
     "time_split",
     "time_values",
 ]
