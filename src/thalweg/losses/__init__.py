@@ -10,6 +10,15 @@ from thalweg.losses.counts import NegativeBinomialNLL as NegativeBinomialNLL
 from thalweg.losses.counts import PoissonNLL as PoissonNLL
 from thalweg.losses.counts import negative_binomial_nll as negative_binomial_nll
 from thalweg.losses.counts import poisson_nll as poisson_nll
+from thalweg.losses.ctc_alignment import Alignment as Alignment
+from thalweg.losses.ctc_alignment import ctc_alignment as ctc_alignment
+from thalweg.losses.ctc_decoding import Reading as Reading
+from thalweg.losses.ctc_decoding import ctc_beam as ctc_beam
+from thalweg.losses.ctc_decoding import ctc_greedy as ctc_greedy
+from thalweg.losses.ctc_loss import CTC as CTC
+from thalweg.losses.ctc_loss import CTCTarget as CTCTarget
+from thalweg.losses.ctc_loss import ctc as ctc
+from thalweg.losses.ctc_loss import ctc_targets as ctc_targets
 from thalweg.losses.loss import AbstractLeastSquares as AbstractLeastSquares
 from thalweg.losses.loss import AbstractLoss as AbstractLoss
 from thalweg.losses.masked import MaskedSquaredError as MaskedSquaredError
