@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from thalweg.losses.ctc_lattice import Lattice, Wide, lattice_of, posterior_of
-from thalweg.losses.ctc_loss import check_call
+from thalweg.losses.ctc_loss import at_least_single, check_call
 
 
 class Alignment(eqx.Module):
@@ -57,7 +57,7 @@ def ctc_alignment(
     steps = jnp.shape(logits)[0] if input_length is None else input_length
     count = jnp.shape(labels)[0] if label_length is None else label_length
     given, sequence, steps, count = check_call(logits, labels, steps, count, blank)
-    return _compiled(given.astype(jnp.promote_types(given.dtype, jnp.float32)), sequence, steps, count, blank)
+    return _compiled(at_least_single(given), sequence, steps, count, blank)
 
 
 def _alignment(logits: jax.Array, labels: jax.Array, steps: jax.Array, count: jax.Array, blank: int) -> Alignment:

@@ -100,8 +100,7 @@ def ctc(logits: Any, labels: Any, input_length: Any, label_length: Any, *, blank
     True
     """
     given, labels, input_length, label_length = check_call(logits, labels, input_length, label_length, blank)
-    dtype = jnp.promote_types(given.dtype, jnp.float32)
-    return _compiled(given.astype(dtype), labels, input_length, label_length, blank).astype(given.dtype)
+    return _compiled(at_least_single(given), labels, input_length, label_length, blank).astype(given.dtype)
 
 
 def ctc_targets(sequences: Sequence[Any], input_lengths: Any, *, width: int | None = None) -> CTCTarget:
@@ -160,6 +159,11 @@ def check_call(
         _refuse(row, count, steps, blank, given.shape[1], given.shape[0], "ctc")
     row, steps, count = (values.astype(jnp.int32) for values in whole)
     return given, row, steps, count
+
+
+def at_least_single(logits: jax.Array) -> jax.Array:
+    """16-bit logits in 32 bits, others as they are."""
+    return logits if logits.dtype == jnp.float64 else logits.astype(jnp.float32)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(4,))
