@@ -10,6 +10,8 @@ from thalweg.losses.counts import NegativeBinomialNLL as NegativeBinomialNLL
 from thalweg.losses.counts import PoissonNLL as PoissonNLL
 from thalweg.losses.counts import negative_binomial_nll as negative_binomial_nll
 from thalweg.losses.counts import poisson_nll as poisson_nll
+from thalweg.losses.directional import Directional as Directional
+from thalweg.losses.directional import directional as directional
 from thalweg.losses.loss import AbstractLeastSquares as AbstractLeastSquares
 from thalweg.losses.loss import AbstractLoss as AbstractLoss
 from thalweg.losses.masked import MaskedSquaredError as MaskedSquaredError
