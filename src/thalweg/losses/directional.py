@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, Self
 
 import equinox as eqx
 import jax
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from thalweg.errors import UserError
-from thalweg.losses.loss import AbstractLoss, check_shapes, on_host
+from thalweg.losses.loss import AbstractLoss, check_shapes
 
 PROBED_SIZES = (1e-4, 1e-3, 1e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
 """Sizes of forecast and outcome at which a penalty of one's own is looked at."""
@@ -22,8 +21,8 @@ class Directional(AbstractLoss):
     Its slope in the forecast r̂ is 2 (r̂ - r), less λ r where r̂ r < 0. At the kink r̂ = 0, and where r = 0, it is that of
     the square alone: the end of the subdifferential that belongs to the right side. It is convex in r̂.
 
-    **λ has the units of r**: `directional(c r̂, c r, c λ)` is c² times as large. A λ that is much for daily returns as
-    fractions (0.01) is nothing for the same in percent. Take targets of standard deviation 1, or `relative`.
+    **λ has no units**, for both parts are squares of a return: in percent or as fractions the same λ weighs the same.
+    (The rate of an optimizer does notice the units. Targets of standard deviation 1 are still the ones to give.)
 
     **What it does to the best forecast**: of all constants the one that costs least in the mean is the mean of r moved
     towards 0: by λ/2 · E[max(0, -r)] if it is positive, by λ/2 · E[max(0, r)] if negative, and 0 if it would pass 0. So
@@ -52,35 +51,12 @@ class Directional(AbstractLoss):
         if not (math.isfinite(weight) and weight >= 0):
             raise UserError(
                 f"weight {weight} of Directional is no finite number ≥ 0",
-                remedy="1 is much for returns of standard deviation 1; 0 is the squared error.",
+                remedy="0 is the squared error; at 1 an error to the wrong side costs up to a quarter more.",
             )
         if penalty is not None:
             _refuse_flat(penalty)
         self.weight = float(weight)
         self.penalty = penalty
-
-    @classmethod
-    def relative(cls, weight: float, returns: Any) -> Self:
-        """With a λ that counts in the standard deviation of returns, such as those of the training window.
-
-        Args:
-            weight: λ in these units.
-            returns: any shape, as the targets will be.
-        Raises:
-            UserError: as the class; returns without spread.
-
-        >>> Directional.relative(0.5, np.array([-0.02, 0.02])).weight
-        0.01
-        """
-        found = on_host(returns)
-        scale = math.nan if found is None or not found.size else float(np.std(found, dtype=np.float64))
-        if not (math.isfinite(scale) and scale > 0):
-            raise UserError(
-                f"the returns have the standard deviation {scale}",
-                where="Directional.relative",
-                remedy="Give the returns to train on: finite, and not all alike.",
-            )
-        return cls(weight * scale)
 
     def __call__(self, output: jax.Array, target: jax.Array) -> jax.Array:
         """Two arrays of the same shape to a scalar."""
@@ -96,7 +72,7 @@ def directional(predicted: jax.Array, actual: jax.Array, weight: float | jax.Arr
 
     Args:
         predicted, actual: r̂ and r, one shape.
-        weight: λ ≥ 0, of the units of r, shape (); its dtype that of the prediction. It is not checked here.
+        weight: λ ≥ 0, shape (); its dtype that of the prediction. It is not checked here.
     Returns:
         shape ().
 
