@@ -101,6 +101,42 @@ def test_settings_that_leave_nothing_to_test_are_refused(tmp_path: Path) -> None
         run_study("returns", {"train": 4_000, "validation": 2_000}, out=tmp_path / "run")
 
 
+def table(folder: Path, rows: list[str]) -> study.Settings:
+    path = folder / "prices.csv"
+    path.write_text("\n".join(["date,price", *rows]) + "\n")
+    return study.Settings(table=str(path))
+
+
+def test_prices_of_ones_own_are_read_in_the_order_of_their_dates(tmp_path: Path) -> None:
+    dates, prices = study.own_closes(table(tmp_path, ["2020-01-03,3.5", "2020-01-01,1", "2020-01-02,2"]))
+    np.testing.assert_array_equal(prices, [1, 2, 3.5])
+    np.testing.assert_array_equal(dates, np.array(["2020-01-01", "2020-01-02", "2020-01-03"], "datetime64[D]"))
+
+
+@pytest.mark.parametrize(
+    ("rows", "reason"),
+    [
+        (["2020-01-01,1", "2020-01-02,0"], r"price is 0 .*prices.csv, line 3, column 'price'"),
+        (["2020-01-01,1", "2020-01-02,"], r"price is nan .*line 3, column 'price'"),
+        (["2020-01-01,1", "2020-01-02,two"], r"price is 'two' .*line 3, column 'price'"),
+        (["2020-01-01,1", "2020-01-02,2", "2020-01-01,3"], r"twice .*line 4, column 'date'"),
+        (["2020-01-01,1", ",2"], "time column 'date' has no value"),
+        (["soon,1", "later,2"], "time column 'date' holds 'soon'"),
+    ],
+)
+def test_prices_of_ones_own_are_refused_where_they_are_wrong(tmp_path: Path, rows: list[str], reason: str) -> None:
+    with pytest.raises(UserError, match=reason):
+        study.own_closes(table(tmp_path, rows))
+
+
+def test_a_column_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path) -> None:
+    settings = table(tmp_path, ["2020-01-01,1", "2020-01-02,2"])
+    with pytest.raises(UserError, match=r"no column 'Close'.*date, price"):
+        study.own_closes(settings.model_copy(update={"price": "Close"}))
+    with pytest.raises(UserError, match="no such file"):
+        study.markets(settings.model_copy(update={"table": str(tmp_path / "none.csv")}))
+
+
 @pytest.mark.slow
 def test_the_study_at_tiny_settings(tmp_path: Path) -> None:
     tiny = {"seeds": 2, "train": 2_500, "test": 4_000, "steps": 20, "width": 4, "resamples": 300}

@@ -5,9 +5,11 @@ Networks see the last ten returns, and mean and size of the last week, month and
 trained on past years, stopped and their λ chosen by the months after, tested on what comes next, and so on; λ = 0 is
 least squares. A forecast is acted on by its sign: all in, or all sold short, from close to close. Whoever expects the
 directional loss to win is warned: it makes forecasts smaller, and the best one's sign stays (`losses.Directional`).
+Prices of your own: `--set table=prices.csv --set date=date --set price=close`.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import equinox as eqx
@@ -36,6 +38,45 @@ def closes(market: str) -> tuple[np.ndarray, np.ndarray]:
     month, day, year = np.array([date.split("/") for date in table["Date"]], int).T
     dates = np.array([f"{y}-{m:02}-{d:02}" for y, m, d in zip(year, month, day, strict=True)], "datetime64[D]")
     return dates, table["Adj Close"].to_numpy(float)
+
+
+def own_closes(settings: "Settings") -> tuple[np.ndarray, np.ndarray]:
+    """Dates and closes of the user's own table, ascending, shape (days,).
+
+    Raises:
+        tw.UserError: no such file or column, a date or price that is none; with file, row and column.
+    """
+    source, name = str(settings.table), settings.price
+    frame = tw.data.read_table(source)
+    dates = tw.data.time_values(frame, settings.date, source)
+    if name not in frame:
+        known = f"Its columns are {', '.join(map(str, frame.columns))}: --set price=NAME."
+        raise tw.UserError(f"there is no column '{name}'", where=source, remedy=known)
+    at = lambda i, column: f"{source}, {frame.index.name} {frame.index[i]}, column '{column}'"
+    for i, price in enumerate(frame[name]):
+        if not 0 < as_number(price) < np.inf:
+            remedy = "A price is a number > 0. Mend the row, or leave it out."
+            raise tw.UserError(f"the price is {price!r}", where=at(i, name), remedy=remedy)
+    order = np.argsort(dates, kind="stable")
+    if len(again := np.flatnonzero(dates[order][1:] == dates[order][:-1])):
+        remedy = "A date has one price: leave one out."
+        raise tw.UserError("the date is there twice", where=at(order[again[0] + 1], settings.date), remedy=remedy)
+    return dates[order], frame[name].to_numpy(float)[order]
+
+
+def as_number(cell: Any) -> float:
+    """A cell of a table; NaN where it is none."""
+    try:
+        return float(cell)
+    except ValueError:
+        return np.nan
+
+
+def markets(settings: "Settings") -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Dates and closes of each market, by its name."""
+    if settings.table is None:
+        return {name: closes(name) for name in MARKETS}
+    return {Path(settings.table).name: own_closes(settings)}
 
 
 def past_and_next(prices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -190,17 +231,20 @@ class Settings(tw.Settings):
     rate: float = tw.setting(3e-3, "learning rate of Adam", gt=0, le=1)
     cost: float = tw.setting(2.0, "of turning over what one holds", unit="basis points", ge=0, le=1_000)
     resamples: int = tw.setting(4_000, "of days and seeds, for the intervals", quick=2_000, ge=100, le=20_000)
+    table: str | None = tw.setting(None, "a file with prices of your own, in place of the two markets")
+    date: str = tw.setting("date", "its column of dates")
+    price: str = tw.setting("price", "its column of prices")
 
 
 @tw.study("returns", systems=["S11"], question="Does a directional loss get the sign of tomorrow's return right?")
 def returns(settings: Settings, run: tw.Run) -> list[tw.Claim]:
-    """Walk through both markets, count right signs and what they earn, and say how sure that is."""
-    seeds, seen = run.seeds(settings.seeds), {market: [] for market in MARKETS}
+    """Walk through the markets, count right signs and what they earn, and say how sure that is."""
+    seeds, data = run.seeds(settings.seeds), markets(settings)
+    seen: dict[str, list] = {market: [] for market in data}
     made: dict[str, list] = {name: [] for name in (LOSS, RIVAL, "ridge", "always up", "majority", "random sign")}
     truth, dates = [], np.array([])
-    for i, market in enumerate(MARKETS):
-        when, prices = closes(market)
-        forecaster = networks(MARKETS[market], seeds, settings, run, seen[market])
+    for i, (market, (when, prices)) in enumerate(data.items()):
+        forecaster = networks(f"market-{i + 1}", seeds, settings, run, seen[market])
         both, tested = walk(prices, settings, forecaster)  # (2, seeds, days), (days,)
         dates = when[tested]
         truth.append(prices[tested + 1] / prices[tested] - 1)
@@ -223,7 +267,7 @@ def returns(settings: Settings, run: tw.Run) -> list[tw.Claim]:
 
     save(run, dates, forecasts, y, seen)
     draw(run, settings, dates, gains, point, accuracy, seen)
-    over = f"{y.shape[-1]} days of two markets, {len(seeds)} seeds"
+    over = f"{y.shape[-1]} days of {' and '.join(data)}, {len(seeds)} seeds"
 
     def gap(values: dict, drawn: dict, other: str, among: int = 1, markets=slice(None)) -> tuple[float, Any]:
         """The mean difference over markets and its interval, 95 % for as many comparisons as there are together."""
@@ -239,9 +283,9 @@ def returns(settings: Settings, run: tw.Run) -> list[tw.Claim]:
         tw.Claim.at_least(f"{better} squared errors ({over})", value, interval, 0.0, unit="% points"),
         tw.Claim.near(f"It makes no difference of a whole % point either way ({over})", value, interval, 0.0,
                       tolerance=1.0, unit="% points"),
-        *(tw.Claim.at_least(f"{better} squared errors, {market} alone (one of two)",
-                            *gap(point, accuracy, RIVAL, 2, slice(i, i + 1)), 0.0, unit="% points")
-          for i, market in enumerate(MARKETS)),
+        *(tw.Claim.at_least(f"{better} squared errors, {market} alone (one of {len(data)})",
+                            *gap(point, accuracy, RIVAL, len(data), slice(i, i + 1)), 0.0, unit="% points")
+          for i, market in enumerate(data) if len(data) > 1),
         *(tw.Claim.at_least(f"{better} {name} (one of {len(baselines)})",
                             *gap(point, accuracy, name, len(baselines)), 0.0, unit="% points") for name in baselines),
         *(tw.Claim.at_least(f"After costs its Sharpe ratio is at least that of {name} (one of 2)",
@@ -269,10 +313,10 @@ def draw(run: tw.Run, settings: Settings, dates, gains: dict, point: dict, accur
         tw.figures.comparison.scores(ax, names, middles, *ends.T, metric="days with the right sign, %")
         ax.axvline(50, color=tw.figures.style.MUTED, linestyle=":", linewidth=0.8)
 
-    caption = "Mean of both markets and all seeds, with 95 % intervals over days and seeds. Dotted: a coin."
+    caption = "Mean of all markets and seeds, with 95 % intervals over days and seeds. Dotted: a coin."
     run.save_figure("1-accuracy", by_model, title="Right signs by model", caption=caption)
 
-    for i, market in enumerate(MARKETS):
+    for i, market in enumerate(seen):
 
         def earnings(ax, i=i) -> None:
             tw.figures.style.dress(ax)
@@ -285,18 +329,25 @@ def draw(run: tw.Run, settings: Settings, dates, gains: dict, point: dict, accur
             tw.figures.style.legend(ax)
 
         caption = f"After costs of {settings.cost:g} basis points a turnover; networks: the mean over seeds."
-        run.save_figure(f"{i + 2}-{MARKETS[market]}", earnings, title=f"Following the sign, {market}", caption=caption)
+        run.save_figure(f"{i + 2}-market", earnings, title=f"Following the sign: {market}", caption=caption)
 
     def choosing(ax) -> None:
         tw.figures.style.dress(ax)
         for colour, (market, folds) in zip(tw.figures.style.SERIES, seen.items(), strict=False):
             each = 100 * np.array([found.mean(axis=1) for found, _ in folds])  # (folds, λ)
             ax.plot(range(len(WEIGHTS)), each.T, color=colour, linewidth=0.6, alpha=0.4)
-            ax.plot(range(len(WEIGHTS)), each.mean(axis=0), "o-", color=colour, linewidth=2, label=market)
+            ax.plot(
+                range(len(WEIGHTS)),
+                each.mean(axis=0),
+                "o-",
+                color=colour,
+                linewidth=2,
+                label=tw.figures.style.plain(market),
+            )
         ax.set_xticks(range(len(WEIGHTS)), [f"{weight:g}" for weight in WEIGHTS])
         ax.set_xlabel("λ (0: squared error)")
         ax.set_ylabel("right signs in validation, %")
         tw.figures.style.legend(ax)
 
     caption = "Mean over seeds: thin lines the folds of a walk, thick ones their mean. λ was chosen at each fold alone."
-    run.save_figure("4-weight", choosing, title="The weight of a wrong sign", caption=caption)
+    run.save_figure("9-weight", choosing, title="The weight of a wrong sign", caption=caption)
