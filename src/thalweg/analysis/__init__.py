@@ -1,5 +1,7 @@
 """Questions asked of a place in a landscape; the landscape comes as a function of the parameters."""
 
+from thalweg.analysis.bootstrap import block_length as block_length
+from thalweg.analysis.bootstrap import stationary_indices as stationary_indices
 from thalweg.analysis.medians import median_interval as median_interval
 from thalweg.analysis.slices import PlaneSlice as PlaneSlice
 from thalweg.analysis.slices import filter_normalized as filter_normalized

@@ -2,6 +2,9 @@
 
 from thalweg.data.columns import group_values as group_values
 from thalweg.data.columns import time_values as time_values
+from thalweg.data.lagged import PastFeatures as PastFeatures
+from thalweg.data.lagged import Standardizer as Standardizer
+from thalweg.data.lagged import past_features as past_features
 from thalweg.data.learn import Task as Task
 from thalweg.data.learn import TaskChoice as TaskChoice
 from thalweg.data.learn import drop_missing_target as drop_missing_target
@@ -19,14 +22,19 @@ from thalweg.data.splits import group_split as group_split
 from thalweg.data.splits import random_split as random_split
 from thalweg.data.splits import time_split as time_split
 from thalweg.data.tables import read_table as read_table
+from thalweg.data.walk_forward import Fold as Fold
+from thalweg.data.walk_forward import walk_forward as walk_forward
 
 __all__ = [
     "CategoricalColumn",
     "ClassTarget",
     "EncodedTable",
+    "Fold",
     "NumberTarget",
     "NumericColumn",
+    "PastFeatures",
     "Split",
+    "Standardizer",
     "TableSchema",
     "Task",
     "TaskChoice",
@@ -35,9 +43,11 @@ __all__ = [
     "group_values",
     "infer_task",
     "learn_schema",
+    "past_features",
     "random_split",
     "read_table",
     "shipped_file",
     "time_split",
     "time_values",
+    "walk_forward",
 ]

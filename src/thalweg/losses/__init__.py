@@ -19,6 +19,8 @@ from thalweg.losses.ctc_loss import CTC as CTC
 from thalweg.losses.ctc_loss import CTCTarget as CTCTarget
 from thalweg.losses.ctc_loss import ctc as ctc
 from thalweg.losses.ctc_loss import ctc_targets as ctc_targets
+from thalweg.losses.directional import Directional as Directional
+from thalweg.losses.directional import directional as directional
 from thalweg.losses.loss import AbstractLeastSquares as AbstractLeastSquares
 from thalweg.losses.loss import AbstractLoss as AbstractLoss
 from thalweg.losses.masked import MaskedSquaredError as MaskedSquaredError
