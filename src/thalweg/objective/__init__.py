@@ -33,11 +33,17 @@ from thalweg.objective.regularizers import L1 as L1
 from thalweg.objective.regularizers import L2 as L2
 from thalweg.objective.regularizers import kernels as kernels
 from thalweg.objective.residual import Residual as Residual
+from thalweg.objective.smoothness import JacobianNorm as JacobianNorm
+from thalweg.objective.smoothness import TotalVariation as TotalVariation
 from thalweg.objective.sources import AbstractSource as AbstractSource
 from thalweg.objective.sources import Examples as Examples
 from thalweg.objective.sources import HostRows as HostRows
 from thalweg.objective.sources import NoExamples as NoExamples
 from thalweg.objective.sources import Rows as Rows
+from thalweg.objective.structure import GroupLasso as GroupLasso
+from thalweg.objective.structure import Orthogonality as Orthogonality
+from thalweg.objective.structure import Side as Side
+from thalweg.objective.structure import SpectralNorm as SpectralNorm
 from thalweg.objective.supervised import Supervised as Supervised
 from thalweg.objective.term import AbstractTerm as AbstractTerm
 from thalweg.objective.term import Slope as Slope

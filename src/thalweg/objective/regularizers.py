@@ -41,17 +41,11 @@ class AbstractPenalty(AbstractTerm):
     where: Where
 
     def __init__(self, weight: float | jax.Array, *, where: Where = kernels):
-        name = type(self).__name__
-        if not isinstance(weight, Tracer) and not _is_size(weight):
-            raise UserError(
-                f"a penalty's weight must be one finite number not below 0, not {weight!r}",
-                where=f"{name}(weight=…)",
-                remedy="Common ones lie between 1e-6 and 1e-2; 0 switches it off.",
-            )
+        check_weight(self, weight)
         if not callable(where):
             raise UserError(
                 f"a filter is a function of the model, not {type(where).__name__}",
-                where=f"{name}(where=…)",
+                where=f"{type(self).__name__}(where=…)",
                 remedy="Use kernels, trainable, only(…) or frozen(…).",
             )
         self.source, self.weight, self.where = NoExamples(), weight, where
@@ -146,6 +140,17 @@ def _selected(model: PyTree, where: Where, name: str) -> list[jax.Array]:
     return arrays
 
 
-def _is_size(value: Any) -> bool:
+def check_weight(penalty: AbstractTerm, weight: Any) -> None:
+    """Refuse a penalty's weight that is no finite number from 0 up, by the penalty's name."""
+    if not isinstance(weight, Tracer) and not is_size(weight):
+        raise UserError(
+            f"a penalty's weight must be one finite number not below 0, not {weight!r}",
+            where=f"{type(penalty).__name__}(weight=…)",
+            remedy="Common ones lie between 1e-6 and 1e-2; 0 switches it off.",
+        )
+
+
+def is_size(value: Any) -> bool:
+    """Whether it is one finite number, not below 0."""
     is_number = isinstance(value, int | float | np.number | np.ndarray | jax.Array)
     return is_number and np.ndim(value) == 0 and bool(np.isfinite(value) & (value >= 0))
