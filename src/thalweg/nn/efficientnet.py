@@ -161,8 +161,8 @@ def _published(model: EfficientNetLite0) -> Iterator[tuple[str, Any]]:
     """The leaves that the file fills, in one order, each with its tensor's name there."""
     yield from _pair("_conv_stem", "_bn0", *model.stem.layers[:2])
     for i, block in enumerate(model.blocks):
-        layers = (block.body if isinstance(block, Residual) else block).layers
-        found = [layer for layer in layers if not isinstance(layer, Activation)]
+        body: Any = block.body if isinstance(block, Residual) else block
+        found = [layer for layer in body.layers if not isinstance(layer, Activation)]
         names = ("_expand_conv", "_bn0", "_depthwise_conv", "_bn1", "_project_conv", "_bn2")[-len(found) :]
         for place in range(0, len(found), 2):
             convolution, normalization = (f"_blocks.{i}.{name}" for name in names[place : place + 2])

@@ -14,6 +14,10 @@ from thalweg.errors import DamagedError, UserError
 from thalweg.nn.torch_stream import StorageRecord, TensorRecord, read_object, read_tensor_records
 
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
+_ARCHIVE_FAULTS = (  # what zipfile raises on one that is damaged, beside its own error
+    *(zipfile.BadZipFile, EOFError, NotImplementedError, OSError, OverflowError, RuntimeError, ValueError),
+    struct.error,
+)
 _AGAIN = "Get the file anew: it is cut off or damaged."
 _SAVE = "Save the model's state_dict() alone with torch.save, and read that."
 
@@ -59,7 +63,7 @@ def _read_archive(data: bytes, where: str) -> dict[str, np.ndarray]:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             members = {info.filename: info for info in archive.infolist()}
             return _read_members(archive, members, where)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError, struct.error) as error:
+    except _ARCHIVE_FAULTS as error:
         raise DamagedError(f"the archive is damaged: {error}"[:300], where=where, remedy=_AGAIN) from error
 
 
@@ -119,7 +123,9 @@ def _read_stream(data: bytes, where: str) -> dict[str, np.ndarray]:
         size = storage.count * storage.dtype.itemsize
         count = int.from_bytes(data[place : place + 8], "little", signed=True)
         if place + 8 + size > len(data) or count != storage.count:
-            what = f"storage {key!r} of {storage.count} {storage.dtype} says {count}, with {len(data) - place} bytes left"
+            what = (
+                f"storage {key!r} of {storage.count} {storage.dtype} says {count}, with {len(data) - place} bytes left"
+            )
             raise DamagedError(what, where=f"{where}, byte {place}", remedy=_AGAIN)
         storages[key] = _numbers(data, place + 8, storage, big=False)
         place += 8 + size

@@ -1,9 +1,9 @@
 """The object stream inside a PyTorch file, read as data: an allow-list of opcodes, of names, and of nothing else.
 
 Such a stream is a program for a small stack machine that can call any Python function. The standard library's
-`pickletools` cuts it into opcodes without running them; here those that build plain containers are followed, and the
-three things that a file of weights needs (an ordered dictionary, a typed storage, a tensor that looks at one) become
-records. Everything else is refused by name.
+`pickletools` knows the opcodes and their arguments without running them; here those that build plain containers are
+followed, and all others are refused before their argument is looked at. The three things that a file of weights needs
+(an ordered dictionary, a typed storage, a tensor that looks at one) become records, and all other names are refused.
 """
 
 import io
@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from thalweg.errors import DamagedError, UserError
-from thalweg.nn.spec import DTYPES
 
 STORAGES: Mapping[str, np.dtype] = MappingProxyType(
     {
-        f"torch {storage}Storage": DTYPES[dtype]
+        f"torch {storage}Storage": jnp.dtype(dtype)
         for storage, dtype in (
             *(("Float", "float32"), ("Double", "float64"), ("Half", "float16"), ("BFloat16", "bfloat16")),
             *(("Long", "int64"), ("Int", "int32"), ("Short", "int16"), ("Char", "int8"), ("Byte", "uint8")),
@@ -87,11 +87,10 @@ def read_object(data: bytes, start: int, where: str) -> tuple[Any, int]:
     """
     stream = io.BytesIO(data)
     stream.seek(start)
-    machine, place = _Machine(where), start
-    with _damaged(where, lambda: place):
-        for opcode, argument, position in pickletools.genops(stream):
-            place = start if position is None else position
-            machine.follow(opcode.name, argument, f"byte {place}, opcode {opcode.name}")
+    machine = _Machine(where)
+    with _damaged(where, machine):
+        for opcode, argument in _opcodes(stream, machine):
+            machine.follow(opcode, argument)
         if len(machine.stack) != 1:
             raise ValueError(f"{len(machine.stack)} objects are left at its end")
         return machine.stack[0], stream.tell()
@@ -117,23 +116,41 @@ def read_tensor_records(data: bytes, start: int, where: str) -> tuple[dict[str, 
     return content, end
 
 
+def _opcodes(stream: io.BytesIO, machine: "_Machine") -> Iterator[tuple[str, Any]]:
+    """Opcode and argument, up to STOP; one that is not on the list is refused first."""
+    while True:
+        place, byte = stream.tell(), stream.read(1)
+        opcode = _OPCODES.get(byte.decode("latin-1"))
+        if opcode is None:
+            raise ValueError("its end is missing" if not byte else f"byte {byte[0]} is no opcode")
+        machine.place = f"byte {place}, opcode {opcode.name}"
+        if opcode.name not in _ALLOWED:
+            machine.refuse(f"it has the opcode {opcode.name}, which no file of weights needs")
+        if opcode.name == "GLOBAL":  # pickletools would also undo escapes, which the format does not have
+            lines = stream.readline(), stream.readline()
+            if not all(line.endswith(b"\n") for line in lines):
+                raise ValueError("a name that is cut off")
+            yield opcode.name, b" ".join(line[:-1] for line in lines).decode("ascii")
+        else:
+            yield opcode.name, None if opcode.arg is None else opcode.arg.reader(stream)
+        if opcode.name == "STOP":
+            return
+
+
 class _Machine:
     """The stack and memo of one stream."""
 
     def __init__(self, where: str):
-        self.where, self.stack, self.memo, self.place = where, [], {}, ""
+        self.where, self.stack, self.memo, self.place = where, [], {}, "at its start"
 
-    def follow(self, opcode: str, argument: Any, place: str) -> None:
+    def follow(self, opcode: str, argument: Any) -> None:
         """One opcode. What contradicts itself raises ValueError, which the reader turns into a DamagedError."""
-        self.place = place
         if opcode in _CONSTANTS:
             self.stack.append(_CONSTANTS[opcode]())
         elif opcode in _ARGUMENTS:
             self.stack.append(argument)
         elif opcode in _STEPS:
             _STEPS[opcode](self, argument)
-        elif opcode not in ("PROTO", "FRAME", "STOP"):
-            self.refuse(f"it has the opcode {opcode}, which no file of weights needs")
 
     def refuse(self, what: str) -> None:
         raise UserError(what, where=f"{self.where}, {self.place}", remedy=_NEVER)
@@ -247,14 +264,14 @@ def _check_bounds(storage: StorageRecord, offset: int, shape: tuple[int, ...], s
 
 
 @contextmanager
-def _damaged(where: str, place: Callable[[], int]) -> Iterator[None]:
+def _damaged(where: str, machine: _Machine) -> Iterator[None]:
     try:
         yield
     except UserError:
         raise
     except (ValueError, OverflowError) as error:  # pickletools' own complaints are ValueErrors too
         raise DamagedError(
-            f"its object stream is damaged: {str(error)[:300]}", where=f"{where}, byte {place()}", remedy=_AGAIN
+            f"its object stream is damaged: {str(error)[:300]}", where=f"{where}, {machine.place}", remedy=_AGAIN
         ) from error
 
 
@@ -299,3 +316,6 @@ _STEPS: Mapping[str, Callable[[_Machine, Any], None]] = MappingProxyType(
         "BINPERSID": lambda machine, _: machine.storage(),
     }
 )
+# PROTO and FRAME tell the loader what to expect, and STOP ends the stream.
+_ALLOWED = frozenset((*_CONSTANTS, *_ARGUMENTS, *_STEPS, "PROTO", "FRAME", "STOP"))
+_OPCODES = {opcode.code: opcode for opcode in pickletools.opcodes}
