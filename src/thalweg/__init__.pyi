@@ -64,6 +64,7 @@ from .optim import ExplicitEuler as ExplicitEuler
 from .optim import ExpRange as ExpRange
 from .optim import FirstOrder as FirstOrder
 from .optim import GradientFlow as GradientFlow
+from .optim import LayerRates as LayerRates
 from .optim import LevenbergMarquardt as LevenbergMarquardt
 from .optim import Muon as Muon
 from .optim import NaturalGradient as NaturalGradient
@@ -77,6 +78,7 @@ from .optim import StepDecay as StepDecay
 from .optim import Triangular as Triangular
 from .optim import Triangular2 as Triangular2
 from .optim import WarmUp as WarmUp
+from .optim import discriminative_rates as discriminative_rates
 from .physics import Unknown as Unknown
 from .physics import cavity as cavity
 from .physics import conditions as conditions
@@ -135,6 +137,7 @@ from .train import Verdict as Verdict
 from .train import When as When
 from .train import fit as fit
 from .train import fit_many as fit_many
+from .train import gradual_unfreezing as gradual_unfreezing
 from .train import load as load
 from .train import load_run as load_run
 from .train import progress_callback as progress_callback

@@ -125,6 +125,7 @@ def test_every_activation_has_a_name_a_gain_and_its_formula():
     x = np.linspace(-3, 3, 13)
     formulas = {
         "relu": np.maximum(x, 0),
+        "relu6": np.clip(x, 0, 6),
         "leaky_relu": np.where(x > 0, x, 0.01 * x),
         "tanh": np.tanh(x),
         "gelu": 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))),

@@ -15,6 +15,8 @@ from thalweg.nn.dynamics import SecondOrderField as SecondOrderField
 from thalweg.nn.dynamics import Solution as Solution
 from thalweg.nn.dynamics import SolverReport as SolverReport
 from thalweg.nn.dynamics import solver_report as solver_report
+from thalweg.nn.efficientnet import EfficientNetLite0 as EfficientNetLite0
+from thalweg.nn.efficientnet import load_efficientnet_lite0 as load_efficientnet_lite0
 from thalweg.nn.initializers import Initializer as Initializer
 from thalweg.nn.initializers import for_activation as for_activation
 from thalweg.nn.initializers import gain as gain
@@ -51,9 +53,13 @@ from thalweg.nn.solvers import Tsit5 as Tsit5
 from thalweg.nn.spec import LAYERS as LAYERS
 from thalweg.nn.spec import from_spec as from_spec
 from thalweg.nn.spec import spec as spec
+from thalweg.nn.statistics import FixedStatistics as FixedStatistics
 from thalweg.nn.statistics import RunningStatistics as RunningStatistics
+from thalweg.nn.statistics import frozen_statistics as frozen_statistics
 from thalweg.nn.statistics import has_running_statistics as has_running_statistics
+from thalweg.nn.statistics import moving_statistics as moving_statistics
 from thalweg.nn.statistics import training_call as training_call
+from thalweg.nn.torch_file import read_tensors as read_tensors
 from thalweg.nn.trajectories import AbstractInput as AbstractInput
 from thalweg.nn.trajectories import LinearInput as LinearInput
 from thalweg.nn.trajectories import StepInput as StepInput

@@ -13,6 +13,7 @@ from thalweg.types import Key
 ACTIVATIONS: Mapping[str, Callable[[jax.Array], jax.Array]] = MappingProxyType(
     {
         "relu": jax.nn.relu,
+        "relu6": jax.nn.relu6,
         "leaky_relu": jax.nn.leaky_relu,  # slope 0.01; `LeakyReLU` has any other
         "tanh": jnp.tanh,
         "gelu": jax.nn.gelu,  # the tanh approximation, JAX's default

@@ -1,5 +1,7 @@
 """Convolution and pooling of one image, channels last: (height, width, channels)."""
 
+import itertools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -21,7 +23,9 @@ class Conv2d(eqx.Module):
         key: for the initial kernel; the initial bias is zero.
         stride: in pixels.
         padding: zeros added on either side, in pixels; (kernel_size - 1)/2 keeps the size of the image at stride 1.
-        init: of the kernel, which has the shape (height, width, in_channels, out_channels).
+            None: as many as give ⌈h/stride⌉ rows, the odd one at the end (TensorFlow's "same").
+        groups: the channels are cut into so many groups that do not mix; in_channels makes it depthwise.
+        init: of the kernel, which has the shape (height, width, in_channels/groups, out_channels).
         bias: whether to add one.
         dtype: of the parameters; inputs must have it too.
     Raises:
@@ -38,7 +42,8 @@ class Conv2d(eqx.Module):
     out_channels: int = eqx.field(static=True)
     kernel_size: tuple[int, int] = eqx.field(static=True)
     stride: tuple[int, int] = eqx.field(static=True)
-    padding: tuple[int, int] = eqx.field(static=True)
+    padding: tuple[int, int] | None = eqx.field(static=True)
+    groups: int = eqx.field(static=True)
 
     def __init__(
         self,
@@ -48,40 +53,61 @@ class Conv2d(eqx.Module):
         kernel_size: Pair,
         key: Key,
         stride: Pair = 1,
-        padding: Pair = 0,
+        padding: Pair | None = 0,
+        groups: int = 1,
         init: Initializer = lecun_normal,
         bias: bool = True,
         dtype: DTypeLike = jnp.float32,
     ):
-        self.kernel_size, self.stride, self.padding = _pair(kernel_size), _pair(stride), _pair(padding)
-        if min(in_channels, out_channels, *self.kernel_size, *self.stride) < 1 or min(self.padding) < 0:
+        self.kernel_size, self.stride = _pair(kernel_size), _pair(stride)
+        self.padding, self.groups = None if padding is None else _pair(padding), int(groups)
+        least = min(in_channels, out_channels, *self.kernel_size, *self.stride, groups)
+        if least < 1 or min(self.padding or (0, 0)) < 0:
             raise UserError(
                 f"a convolution from {in_channels} to {out_channels} channels with kernel {self.kernel_size}, "
                 f"stride {self.stride}, padding {self.padding}",
                 remedy="All must be at least 1, the padding at least 0.",
             )
-        self.weight = init(key, (*self.kernel_size, in_channels, out_channels), dtype)
+        if in_channels % groups or out_channels % groups:
+            raise UserError(
+                f"a convolution from {in_channels} to {out_channels} channels in {groups} groups",
+                remedy="The number of groups must divide both numbers of channels.",
+            )
+        self.weight = init(key, (*self.kernel_size, in_channels // groups, out_channels), dtype)
         self.bias = jnp.zeros(out_channels, dtype) if bias else None
         self.in_channels, self.out_channels = int(in_channels), int(out_channels)
 
     def __call__(self, x: jax.Array, *, key: Key | None = None) -> jax.Array:
         """(h, w, in_channels) to (h', w', out_channels) with h' = (h + 2·padding - kernel)//stride + 1, w' likewise."""
         _check_image(self, x)
-        too_small = any(h + 2 * p < k for h, p, k in zip(x.shape, self.padding, self.kernel_size, strict=False))
+        pads = self._pads(x.shape)
+        too_small = any(h + sum(p) < k for h, p, k in zip(x.shape, pads, self.kernel_size, strict=False))
         if x.shape[-1] != self.in_channels or too_small:
             raise UserError(
                 f"image of shape {x.shape} for a convolution of {self.in_channels} channels, kernel {self.kernel_size}",
                 where="Conv2d",
                 remedy="The channels come last, and the padded image must be as large as the kernel.",
             )
-        y = jax.lax.conv_general_dilated(
-            x[None],
-            self.weight,
-            window_strides=self.stride,
-            padding=[(p, p) for p in self.padding],
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )[0]
+        if self.groups == self.in_channels == self.out_channels:
+            y = _depthwise(x, self.weight, self.stride, pads)
+        else:
+            y = jax.lax.conv_general_dilated(
+                x[None],
+                self.weight,
+                window_strides=self.stride,
+                padding=pads,
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+                feature_group_count=self.groups,
+            )[0]
         return y if self.bias is None else y + self.bias
+
+    def _pads(self, shape: tuple[int, ...]) -> list[tuple[int, int]]:
+        """Zeros before and after the rows, and the columns."""
+        if self.padding is not None:
+            return [(pad, pad) for pad in self.padding]
+        sizes = zip(shape, self.kernel_size, self.stride, strict=False)
+        needed = [max((-(-size // stride) - 1) * stride + kernel - size, 0) for size, kernel, stride in sizes]
+        return [(total // 2, total - total // 2) for total in needed]
 
 
 class MeanPool2d(eqx.Module):
@@ -130,6 +156,22 @@ class GlobalMeanPool2d(eqx.Module):
         """(height, width, channels) to (channels,)."""
         _check_image(self, x)
         return x.mean(axis=(0, 1))
+
+
+def _depthwise(x: jax.Array, weight: jax.Array, stride: tuple[int, int], pads: list[tuple[int, int]]) -> jax.Array:
+    """Each channel with its own kernel, (kh, kw, 1, channels), as a sum of shifted images.
+
+    Not as XLA's grouped convolution: on a CPU its gradient took 9 to 400 times as long as this sum's (five layers of
+    EfficientNet-Lite0, 32 images, float32, 2 cores).
+    """
+    padded = jnp.pad(x, (*pads, (0, 0)))
+    (kh, kw), (down, right) = weight.shape[:2], stride
+    rows, columns = ((size - k) // s + 1 for size, k, s in zip(padded.shape, (kh, kw), stride, strict=False))
+    total = jnp.zeros((), x.dtype)
+    for i, j in itertools.product(range(kh), range(kw)):
+        stop = (i + (rows - 1) * down + 1, j + (columns - 1) * right + 1, x.shape[-1])
+        total = total + jax.lax.slice(padded, (i, j, 0), stop, (down, right, 1)) * weight[i, j, 0]
+    return total
 
 
 def _pair(value: Pair) -> tuple[int, int]:

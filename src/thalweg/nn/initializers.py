@@ -37,6 +37,7 @@ orthogonal: Initializer = jax.nn.initializers.orthogonal()
 # gain² = fan_in × the variance of a weight, before each activation, for biases of zero.
 _SQUARED_GAIN: dict[Callable, float] = {
     jax.nn.relu: 2.0,  # keeps E[x²] exactly (He et al., 2015)
+    jax.nn.relu6: 2.0,  # as ReLU, where few signals reach 6
     jax.nn.leaky_relu: 2.0 / (1 + 0.01**2),  # the same with slope 0.01
     jnp.tanh: 1.0,  # the edge of chaos (Schoenholz et al., 2017); 5/3, PyTorch's gain, lies in the chaotic phase
     # GELU and SiLU: critical at 1.98 and 1.99 (Roberts, Yaida and Hanin, 2022, section 5.3), so He's 2.

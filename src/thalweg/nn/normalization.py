@@ -10,7 +10,7 @@ from jax.core import Tracer
 from jax.typing import ArrayLike, DTypeLike
 
 from thalweg.errors import UserError
-from thalweg.nn.statistics import RunningStatistics
+from thalweg.nn.statistics import FixedStatistics, RunningStatistics
 from thalweg.types import Key, Untrained
 
 
@@ -18,7 +18,8 @@ class BatchNorm(eqx.Module):
     """Batch normalization over the last axis (Ioffe and Szegedy, 2015).
 
     In training (`training_call`) the statistics are those of the whole mapped batch and of all the axes of an example
-    but the last, and gradients flow through them; at inference (a plain call) the running ones. PyTorch's conventions:
+    but the last, and gradients flow through them; at inference (a plain call), and in training too where they are
+    fixed (`frozen_statistics`), the running ones. PyTorch's conventions:
     the biased variance normalizes, the unbiased one (n/(n - 1)) goes into the running average. Two differences: the
     average starts without bias (see `RunningStatistics.update`), and `momentum` is the weight of the past.
 
@@ -41,7 +42,7 @@ class BatchNorm(eqx.Module):
 
     weight: jax.Array  # (size,)
     bias: jax.Array  # (size,)
-    statistics: RunningStatistics
+    statistics: RunningStatistics | FixedStatistics
     size: int = eqx.field(static=True)
     momentum: float = eqx.field(static=True)
     eps: float = eqx.field(static=True)
@@ -64,6 +65,8 @@ class BatchNorm(eqx.Module):
     def training_call(self, x: jax.Array, *, key: Key | None, axis_name: Hashable) -> tuple[jax.Array, "BatchNorm"]:
         """(..., size) to the same shape, by the statistics of the batch; and the layer that has taken note of them."""
         _check_features(self, x, self.size)
+        if isinstance(self.statistics, FixedStatistics):
+            return self(x), self
         values = jax.lax.psum(1, axis_name) * (x.size // self.size)  # a Python int: the axis has a static size
         if values < 2:
             raise UserError(

@@ -19,6 +19,7 @@ from thalweg.nn.activations import ACTIVATIONS, Activation, LeakyReLU, name_of
 from thalweg.nn.conv import Conv2d, GlobalMeanPool2d, MeanPool2d
 from thalweg.nn.dropout import Dropout
 from thalweg.nn.dynamics import HybridField, InitialStates, NeuralField, NeuralODE, SecondOrderField
+from thalweg.nn.efficientnet import EfficientNetLite0
 from thalweg.nn.linear import Linear
 from thalweg.nn.mlp import MLP
 from thalweg.nn.normalization import BatchNorm, LayerNorm, Standardize
@@ -33,7 +34,7 @@ from thalweg.nn.solvers import (
     Kvaerno5,
     Tsit5,
 )
-from thalweg.nn.statistics import RunningStatistics
+from thalweg.nn.statistics import FixedStatistics, RunningStatistics
 from thalweg.types import PyTree
 
 LAYERS: Mapping[str, type[eqx.Module]] = MappingProxyType(
@@ -49,6 +50,8 @@ LAYERS: Mapping[str, type[eqx.Module]] = MappingProxyType(
             DiscreteAdjoint,
             Dopri5,
             Dropout,
+            EfficientNetLite0,
+            FixedStatistics,
             ForwardSensitivities,
             GlobalMeanPool2d,
             HybridField,

@@ -54,6 +54,76 @@ class RunningStatistics(Untrained):
         return eqx.tree_at(lambda s: (s.mean, s.variance, s.count), self, new)
 
 
+class FixedStatistics(Untrained):
+    """Mean and variance of each feature that training uses, too, in place of the batch's, and never moves.
+
+    Made of a layer's `RunningStatistics` by `frozen_statistics`.
+
+    Args:
+        statistics: what they were.
+
+    >>> FixedStatistics(RunningStatistics(2)).mean
+    Array([0., 0.], dtype=float32)
+    """
+
+    mean: jax.Array  # (size,)
+    variance: jax.Array  # (size,), unbiased
+    count: jax.Array  # (), int32: batches that had been seen
+
+    def __init__(self, statistics: RunningStatistics):
+        self.mean, self.variance, self.count = statistics.mean, statistics.variance, statistics.count
+
+
+def frozen_statistics(model: AnyModel, select: Callable[[AnyModel], Any] | None = None) -> AnyModel:
+    """The model with its batch normalization fixed: training normalizes by the running statistics as they are.
+
+    For fine-tuning on few examples, whose batches would give poor statistics. Examples no longer depend on each other
+    there, so a term on a model that is fixed throughout is no longer coupled. Weights and biases of the layers are
+    trained or not as the phase's `where` says.
+
+    Args:
+        model: any pytree.
+        select: model -> a node of it, or a sequence of nodes, to be fixed; None: all.
+    Raises:
+        UserError: no running statistics are there.
+
+    >>> has_running_statistics(frozen_statistics({"norm": RunningStatistics(2)}))
+    False
+    """
+    return _replaced(model, select, RunningStatistics, FixedStatistics)
+
+
+def moving_statistics(model: AnyModel, select: Callable[[AnyModel], Any] | None = None) -> AnyModel:
+    """The inverse of `frozen_statistics`: training normalizes by the batch again, and moves the statistics.
+
+    Args:
+        model, select: as `frozen_statistics`.
+    Raises:
+        UserError: no fixed statistics are there.
+
+    >>> frozen = frozen_statistics({"norm": RunningStatistics(2)})
+    >>> has_running_statistics(moving_statistics(frozen))
+    True
+    """
+
+    def moving(fixed: FixedStatistics) -> RunningStatistics:
+        fresh = RunningStatistics(1)
+        values = (fixed.mean, fixed.variance, fixed.count)
+        return eqx.tree_at(lambda s: (s.mean, s.variance, s.count), fresh, values)
+
+    return _replaced(model, select, FixedStatistics, moving)
+
+
+def _replaced(model: AnyModel, select: Callable[[AnyModel], Any] | None, kind: type, new: Callable[[Any], Any]) -> Any:
+    is_one = lambda node: isinstance(node, kind)
+    replace = lambda tree: jax.tree.map(lambda node: new(node) if is_one(node) else node, tree, is_leaf=is_one)
+    chosen = model if select is None else select(model)
+    if not any(map(is_one, jax.tree.leaves(chosen, is_leaf=is_one))):
+        where = type(model).__name__ if select is None else "what is selected"
+        raise UserError(f"there are no {kind.__name__} to replace", where=where)
+    return replace(model) if select is None else eqx.tree_at(select, model, replace(chosen))
+
+
 def has_running_statistics(model: PyTree) -> bool:
     """Whether any layer of the model carries running statistics, so that its examples depend on each other in training.
 

@@ -12,6 +12,8 @@ from thalweg.optim.first_order import RMSprop as RMSprop
 from thalweg.optim.gradient_flow import ExplicitEuler as ExplicitEuler
 from thalweg.optim.gradient_flow import GradientFlow as GradientFlow
 from thalweg.optim.implicit import ProximalPoint as ProximalPoint
+from thalweg.optim.layer_rates import LayerRates as LayerRates
+from thalweg.optim.layer_rates import discriminative_rates as discriminative_rates
 from thalweg.optim.least_squares import LevenbergMarquardt as LevenbergMarquardt
 from thalweg.optim.natural_gradient import NaturalGradient as NaturalGradient
 from thalweg.optim.optimizer import AbstractOptimizer as AbstractOptimizer

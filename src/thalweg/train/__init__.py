@@ -33,6 +33,7 @@ from thalweg.train.reading import RunRecord as RunRecord
 from thalweg.train.reading import load as load
 from thalweg.train.reading import load_run as load_run
 from thalweg.train.record import RunDirectory as RunDirectory
+from thalweg.train.unfreezing import gradual_unfreezing as gradual_unfreezing
 from thalweg.train.verdict import Status as Status
 from thalweg.train.verdict import Verdict as Verdict
 from thalweg.types import Finding as Finding
