@@ -1,5 +1,14 @@
 """Tables: read them from files, split their rows, learn their schema, encode them. Needs no JAX."""
 
+from thalweg.data.audit import Audit as Audit
+from thalweg.data.audit import Leak as Leak
+from thalweg.data.audit import LeakKind as LeakKind
+from thalweg.data.audit import audit as audit
+from thalweg.data.clusters import Centres as Centres
+from thalweg.data.clusters import Clustering as Clustering
+from thalweg.data.clusters import Leaders as Leaders
+from thalweg.data.clusters import cluster_split as cluster_split
+from thalweg.data.clusters import scaffold_split as scaffold_split
 from thalweg.data.columns import group_values as group_values
 from thalweg.data.columns import time_values as time_values
 from thalweg.data.learn import Task as Task
@@ -21,15 +30,23 @@ from thalweg.data.splits import time_split as time_split
 from thalweg.data.tables import read_table as read_table
 
 __all__ = [
+    "Audit",
     "CategoricalColumn",
+    "Centres",
     "ClassTarget",
+    "Clustering",
     "EncodedTable",
+    "Leaders",
+    "Leak",
+    "LeakKind",
     "NumberTarget",
     "NumericColumn",
     "Split",
     "TableSchema",
     "Task",
     "TaskChoice",
+    "audit",
+    "cluster_split",
     "drop_missing_target",
     "group_split",
     "group_values",
@@ -37,6 +54,7 @@ __all__ = [
     "learn_schema",
     "random_split",
     "read_table",
+    "scaffold_split",
     "shipped_file",
     "time_split",
     "time_values",
