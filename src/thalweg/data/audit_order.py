@@ -4,13 +4,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from thalweg.data.audit_rows import unequal_rows
 from thalweg.data.audit_table import Audited, Examined, ranks
 
 ENTITIES = 15  # different values from which a column may name entities
 VISITS = 20  # rows a value, at most, in the median
 PAIRED = 12  # test rows with a namesake among the seen ones, at least
 RESEMBLES = 0.3  # correlation of a test row's target with its namesakes', at least
-CHANCE = 1e-6  # of such a correlation without a cause, over all columns
+CHANCE = 1e-5  # of such a correlation without a cause, over all columns
 SORTED = 0.95  # rank correlation of the target with the file's order from which the file was sorted by it
 
 
@@ -37,15 +38,17 @@ class Kin:
 def undeclared_groups(table: Examined, copied: set[str], twins: np.ndarray) -> list[Kin]:
     """Columns with many repeated values, such as a patient's number, whose namesakes resemble each other in the target.
 
-    A number may be alike in the target because near numbers are (an age); so what the five next other values on either
-    side have in the mean is subtracted. What is left correlates only if the value names something.
+    A number may be alike in the target because near numbers are (an age); so what the five values above have in the
+    mean is subtracted on one side, and what the five below have on the other: a trend then makes the two unlike. What
+    is left correlates only if the value names something.
 
     Args:
         table: to look at.
         copied: columns that are told of already.
-        twins: positions of test rows that are copies, and so share every value with their twin.
+        twins: positions of test rows that are nearly copies, and so share every value with their twin.
     """
     found = []
+    alone = np.setdiff1d(unequal_rows((*table.features, table.target)), twins)
     for one in table.features:
         counts = np.bincount(one.codes)
         counts = counts[counts > 0]
@@ -57,38 +60,50 @@ def undeclared_groups(table: Examined, copied: set[str], twins: np.ndarray) -> l
             or np.median(np.repeat(counts, counts)) > VISITS
         ):
             continue
-        kin = _kin(table, one, np.setdiff1d(table.test, twins))
+        kin = _kin(table, one, alone)
         if kin is not None:
             found.append(kin)
     return found
 
 
-def _kin(table: Examined, one: Audited, test: np.ndarray) -> Kin | None:
+def _kin(table: Examined, one: Audited, alone: np.ndarray) -> Kin | None:
     size = one.codes.max() + 1
-    counts = np.bincount(one.codes[table.seen], minlength=size).astype(np.float64)
-    paired = test[counts[one.codes[test]] > 0]
-    if len(paired) < PAIRED:
+    counts = np.bincount(one.codes[alone], minlength=size).astype(np.float64)
+    test = np.intersect1d(table.test, alone)
+    shared = test[np.isin(one.codes[test], one.codes[np.intersect1d(table.seen, alone)])]
+    paired = alone[counts[one.codes[alone]] > 1]
+    if len(shared) < PAIRED:
         return None
+    codes = one.codes[paired]
     y = ranks(table.y) if not table.classes else table.y
     best, chance = 0.0, 1.0
     for goal in y.T:
-        sums = np.bincount(one.codes[table.seen], weights=goal[table.seen], minlength=size)
+        sums = np.bincount(one.codes[alone], weights=goal[alone], minlength=size)
         if one.numbers is None:
-            around = np.full(size, goal[table.seen].mean())
+            above = below = np.full(size, goal[alone].mean())
         else:  # codes are in the numbers' order
-            window = lambda values: np.convolve(values, np.r_[np.ones(5), 0, np.ones(5)], mode="same")
-            others = window(counts)
-            around = np.where(others > 0, window(sums) / np.maximum(others, 1), goal[table.seen].mean())
-        own = sums / np.maximum(counts, 1) - around
-        left, right = goal[paired] - around[one.codes[paired]], own[one.codes[paired]]
+            above = _beside(sums, counts)
+            below = _beside(sums[::-1], counts[::-1])[::-1]
+        namesakes = (sums[codes] - goal[paired]) / (counts[codes] - 1)
+        left, right = goal[paired] - above[codes], namesakes - below[codes]
         alike = _correlation(left, right)
-        if alike > best:
-            best, chance = alike, _by_chance(alike, _effective(left * right))
-    if best < RESEMBLES or chance * len(table.features) * y.shape[1] > CHANCE:
+        if alike > best:  # a pair of namesakes counts twice
+            best, chance = alike, _by_chance(alike, _effective(left * right) / 2)
+    if best < RESEMBLES or chance * len(table.features) * max(1, y.shape[1] - 1) > CHANCE:
         return None
-    row = int(paired[0])
+    row = int(shared[0])
     twin = int(table.seen[np.argmax(one.codes[table.seen] == one.codes[row])])
-    return Kin(one.name, one.different, len(paired), best, row, twin)
+    return Kin(one.name, one.different, len(shared), best, row, twin)
+
+
+def _beside(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """The mean over the rows of the five values above each that have any; of all rows where there are none."""
+    there = np.flatnonzero(counts)
+    total, rows = (np.r_[0.0, np.cumsum(one[there])] for one in (sums, counts))
+    first = np.searchsorted(there, np.arange(len(counts)), side="right")
+    last = np.minimum(first + 5, len(there))
+    number = rows[last] - rows[first]
+    return np.where(number > 0, (total[last] - total[first]) / np.maximum(number, 1), total[-1] / rows[-1])
 
 
 def _correlation(left: np.ndarray, right: np.ndarray) -> float:

@@ -10,7 +10,7 @@ DOUBT = 0.01  # chance of so many copies among rows that happen to be alike
 SAFETY = 10.0  # by which that chance is exaggerated, for columns that depend on each other
 EXAMINED = 2_000  # test rows whose nearest neighbours are looked for
 NEIGHBOURS = 40
-CLOSE = 1e-4  # chance of a neighbour so much nearer than the next ones
+CLOSE = (1e-3, 1e-4)  # chances of a neighbour so much nearer than the next ones, that are looked at
 ALIKE = 0.8  # share of the columns of names in which nearly equal rows agree
 FEW_VALUES = 10  # different numbers up to which a column of numbers is compared for equality
 
@@ -44,8 +44,8 @@ def equal_rows(columns: tuple[Audited, ...], rows: np.ndarray, others: np.ndarra
         rows, others: positions, shapes (m,) and (k,).
         apart: codes (n,); pairs that agree in these too are not counted.
     """
-    rng, n = np.random.default_rng(0), len(columns[0].codes)
-    marks = [rng.integers(2**64, size=one.codes.max() + 1, dtype=np.uint64)[one.codes] for one in columns]
+    rng, n = np.random.default_rng(1), len(columns[0].codes)
+    marks = _marks(columns)
     whole = np.add.reduce(marks)  # wraps around, as hashes do
     equal = _counts(whole, rows, others)
     nobody = np.zeros(len(rows), np.int64)
@@ -53,7 +53,7 @@ def equal_rows(columns: tuple[Audited, ...], rows: np.ndarray, others: np.ndarra
     if apart is not None:
         own = _counts(whole + rng.integers(2**64, size=apart.max() + 1, dtype=np.uint64)[apart], rows, others)
     found = equal > own
-    expected, least = 0.0, 0.0
+    expected, least = 0.0, []
     alike = equal + 1
     for mark, one in zip(marks, columns, strict=True):
         if one.different < 2:
@@ -62,12 +62,13 @@ def equal_rows(columns: tuple[Audited, ...], rows: np.ndarray, others: np.ndarra
         frequent = np.maximum(np.bincount(one.codes)[one.codes[rows]] - alike, 0) / n
         odds = frequent / np.maximum(1 - frequent, 1 / n)
         expected += float(np.sum(near * odds))
-        least = max(least, float(np.mean(np.minimum(odds, 1))))
+        least.append(float(np.mean(np.minimum(odds, 1))))
     from scipy.stats import poisson
 
-    expected = SAFETY * (expected + 0.01 * least)
-    pairs = int(np.sum(equal - own))
-    surprising = bool(pairs > 0 and poisson.sf(pairs - 1, expected) < DOUBT)
+    # where no pair agrees in all columns but one, a hundredth of such a pair may still be due to chance
+    expected = SAFETY * (expected + 0.01 * float(np.mean(least or [0.0])))
+    count = int(found.sum())  # rows, not pairs: of a few rows that are all alike there are many pairs
+    surprising = bool(count > 0 and least and poisson.sf(count - 1, expected) < DOUBT)
     copied = rows[found]
     order = np.argsort(whole[others], kind="stable")
     if apart is None:
@@ -76,6 +77,18 @@ def equal_rows(columns: tuple[Audited, ...], rows: np.ndarray, others: np.ndarra
     else:
         twins = np.array([others[np.argmax((whole[others] == whole[i]) & (apart[others] != apart[i]))] for i in copied])
     return Copies(copied, twins.astype(np.int64), expected, surprising)
+
+
+def unequal_rows(columns: tuple[Audited, ...]) -> np.ndarray:
+    """Positions of the rows that equal no other row of the table, ascending."""
+    _, which, counts = np.unique(np.add.reduce(_marks(columns)), return_inverse=True, return_counts=True)
+    return np.flatnonzero(counts[which.ravel()] == 1)
+
+
+def _marks(columns: tuple[Audited, ...]) -> list[np.ndarray]:
+    """A random number of 64 bits for each value of each column: their sum is a row's hash."""
+    rng = np.random.default_rng(0)
+    return [rng.integers(2**64, size=one.codes.max() + 1, dtype=np.uint64)[one.codes] for one in columns]
 
 
 def _counts(hashes: np.ndarray, rows: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -107,9 +120,10 @@ def nearly_equal_rows(table: Examined, seed: int) -> Near | None:
     """Test rows with a neighbour among the seen rows far nearer than the next neighbours would have it.
 
     In rows that are spread smoothly over D dimensions, (distance to the nearest / to the k-th)^D is the smallest of
-    k − 1 numbers uniform in (0, 1), whatever the density (Levina and Bickel, 2004; Facco et al., 2017). D is learned
-    from the outer neighbours, so that the twins sought have no part in it; the smaller of the table's and of the row's
-    own counts. Columns of names or few numbers only confirm: twins agree in most.
+    k − 1 numbers uniform in (0, 1), whatever the density (Levina and Bickel, 2004; Facco et al., 2017). D is the
+    one that makes the median ratio right; where a row's outer neighbours, in which the twins sought have no part, lie
+    in fewer dimensions than those of the others do, its own is less. Columns of names or few numbers only confirm:
+    twins agree in most.
 
     Returns:
         what was found; None where fewer than two columns of numbers tell rows apart, or there are too few rows.
@@ -132,17 +146,22 @@ def nearly_equal_rows(table: Examined, seed: int) -> Near | None:
     # the mean of log(d_k / d_j) over the j = outer … k − 1 nearest is 1 / D in expectation, (k − j) exponentials each
     weight = np.mean([sum(1 / i for i in range(j, k)) for j in range(outer, k)])
     own = weight / np.maximum(inner, 1e-12)
-    dimension = np.minimum(np.minimum(own, np.median(own[several])), len(numeric))
-    nearest = np.maximum(distance[:, 0], 1e-9)  # equal rows are counted as such elsewhere
-    chance = (k - 1) * np.exp(dimension * np.log(np.minimum(nearest / np.maximum(distance[:, -1], 1e-300), 1)))
+    ratio = np.clip(distance[:, 0] / np.maximum(distance[:, -1], 1e-300), 1e-12, 1)
+    half = np.log(1 - 0.5 ** (1 / (k - 1)))  # of the logarithm of the smallest of k − 1 uniform numbers, the median
+    dimension = min(half / min(np.log(np.median(ratio[several])), -1e-3), len(numeric))
+    dimension *= np.minimum(1, 1.3 * own / np.median(own[several]))  # 1.3: a row's own is known to a fifth
+    chance = (k - 1) * ratio**dimension
     twins = table.seen[which[:, 0]]
-    close = several & (distance[:, 0] > 0) & (chance < CLOSE)
+    possible = several & (distance[:, 0] > 0)
     if names:
-        agree = np.mean([codes[test] == codes[twins] for codes in names], axis=0)
-        close &= agree >= ALIKE
+        possible &= np.mean([codes[test] == codes[twins] for codes in names], axis=0) >= ALIKE
     from scipy.stats import poisson
 
-    surprising = close.sum() >= 2 and poisson.sf(close.sum() - 1, SAFETY * CLOSE * len(test)) < DOUBT / 10
+    count = lambda level: int(np.sum(possible & (chance < level)))
+    doubts = [poisson.sf(count(level) - 1, SAFETY * level * len(test)) for level in CLOSE]
+    best = CLOSE[int(np.argmin(doubts))]
+    close = possible & (chance < best)
+    surprising = count(best) >= 2 and min(doubts) < DOUBT / 10
     share = distance[:, 0] / np.maximum(np.median(distance, axis=1), 1e-300)
     return Near(test[close], twins[close], share[close], len(test), bool(surprising))
 

@@ -95,10 +95,10 @@ def examine(
     for name in names:
         if name == target or name in leave_out:
             continue
-        if kind_of(column(frame, name)) is Kind.OTHER:
-            notes.append(f"column '{name}' holds values that are neither numbers, text nor dates: not looked at")
-            continue
-        features.append(_audited(frame, name, source))
+        try:
+            features.append(_audited(frame, name, source))
+        except UserError as error:
+            notes.append(f"{error.what}: not looked at")
     if not features:
         raise UserError("no column is left to audit", where=source, remedy="Leave out fewer columns")
     goal = _audited(frame, target, source)
@@ -127,6 +127,8 @@ def ranks(values: np.ndarray) -> np.ndarray:
 def _audited(frame: pd.DataFrame, name: str, source: str) -> Audited:
     series = column(frame, name)
     kind = kind_of(series)
+    if kind is Kind.OTHER:
+        raise UserError(f"column '{name}' holds {kind.value}", where=source)
     if kind is Kind.TEXT:
         codes = categories_of(frame, name, source)[0]
         numbers = None

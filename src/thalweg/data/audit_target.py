@@ -94,10 +94,12 @@ def _number_copy(table: Examined, one: Audited, held: np.ndarray) -> Copy | None
 
 def _explained(x: np.ndarray, y: np.ndarray, held: np.ndarray) -> float:
     """Share of the variance of y (n,) on the held rows that x explains: means of equal x, lines between."""
-    at, which = np.unique(x[~held], return_inverse=True)
-    means = np.bincount(which.ravel(), weights=y[~held]) / np.bincount(which.ravel())
+    trained = ~held
+    at, which = np.unique(x[trained], return_inverse=True)
+    means = np.bincount(which.ravel(), weights=y[trained]) / np.bincount(which.ravel())
+    held = held & (x >= at[0]) & (x <= at[-1])  # beyond them no line leads
     left = y[held] - np.interp(x[held], at, means)
-    spread = float(np.sum((y[held] - y[~held].mean()) ** 2))
+    spread = float(np.sum((y[held] - y[trained].mean()) ** 2))
     return 1 - float(left @ left) / spread if spread > 0 else 0.0
 
 
