@@ -6,6 +6,7 @@ import sys
 NAMES = (
     "mlp_step",
     "order",
+    "audit",
     "first_step",
     "members",
     "table_fit",

@@ -34,6 +34,15 @@ class TaskOption(enum.StrEnum):
     classes = "classes"
 
 
+class SplitOption(enum.StrEnum):
+    """How rows are split."""
+
+    random = "random"
+    group = "group"
+    time = "time"
+    cluster = "cluster"
+
+
 class PresetOption(enum.StrEnum):
     """Which values the settings have that are not set."""
 
@@ -108,6 +117,54 @@ def fit(
     _keep_compiled_programs()
     folder = out or new_run_path("runs", table.stem or "table")
     _tell(fit_table(request, folder, callbacks=[progress_callback()]))
+
+
+@app.command()
+def audit(
+    table: Table,
+    target: Annotated[str, typer.Option(metavar="COLUMN", help="Column to predict.", show_default=False)],
+    split: Annotated[
+        SplitOption | None, typer.Option(help="How rows are split; by default by what is named below, else at random.")
+    ] = None,
+    group: Annotated[str | None, typer.Option(metavar="COLUMN", help="No two parts may share its values.")] = None,
+    time: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="By it, training rows are to be earlier than test rows.")
+    ] = None,
+    parts: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="It names each row's part: train, validation or test.")
+    ] = None,
+    task: Annotated[TaskOption | None, typer.Option(help="What the target is; by default it says itself.")] = None,
+    ignore: Annotated[Columns, typer.Option(metavar="COLUMN", help="Leave this column out (repeatable).")] = None,
+    seed: Annotated[int, typer.Option(help="Of the split.")] = 0,
+) -> None:
+    """Look for leaks from the test rows of a table into its training rows. Exit status 1 if there are any.
+
+    Example: thalweg audit visits.csv --target pressure --split random --group patient
+    """
+    from thalweg.data import Task
+    from thalweg.tables import AuditRequest, SplitChoice, audit_table
+
+    request = AuditRequest(
+        table,
+        target,
+        None if split is None else SplitChoice(split.value),
+        group,
+        time,
+        parts,
+        None if task is None else Task(task.value),
+        tuple(ignore or ()),
+        seed,
+    )
+    found, rows = audit_table(request)
+    lines = [f"{len(rows.train):,} training, {len(rows.validation):,} validation and {len(rows.test):,} test rows"]
+    for one in found.findings:
+        certainty = "sure" if one.sure else "likely"
+        lines += [f"  {one.kind.value} ({certainty}): {one.evidence}.", f"    {one.remedy}."]
+    lines += [f"  note: {note}" for note in found.notes]
+    count = len(found.findings)
+    lines.append(f"{count} leak{'' if count == 1 else 's'} found" if count else "no leak found")
+    typer.echo("\n".join(lines))
+    raise typer.Exit(int(count > 0))
 
 
 @app.command()

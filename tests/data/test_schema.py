@@ -183,12 +183,6 @@ def test_roles_and_choices_of_columns():
     np.testing.assert_array_equal(np.diff(times), np.full(7, np.timedelta64(1, "D")))
 
 
-def test_a_column_that_counts_the_rows_is_noted():
-    notes = learn_schema(houses(id=np.arange(8)), "price", ALL).notes
-    assert any("'id' counts the rows" in note and "--ignore id" in note for note in notes)
-    assert not any("counts the rows" in note for note in learn_schema(houses(), "price", ALL).notes)
-
-
 def test_rows_without_a_target_are_dropped_and_counted():
     frame = houses(price=[1.0, None, 3.0, None, 5.0, 0.5, 1.5, 2.5])
     kept, notes = drop_missing_target(frame, "price")

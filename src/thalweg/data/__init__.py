@@ -1,5 +1,14 @@
 """Tables: read them from files, split their rows, learn their schema, encode them. Needs no JAX."""
 
+from thalweg.data.audit import Audit as Audit
+from thalweg.data.audit import Leak as Leak
+from thalweg.data.audit import LeakKind as LeakKind
+from thalweg.data.audit import audit as audit
+from thalweg.data.clusters import Centres as Centres
+from thalweg.data.clusters import Clustering as Clustering
+from thalweg.data.clusters import Leaders as Leaders
+from thalweg.data.clusters import cluster_split as cluster_split
+from thalweg.data.clusters import scaffold_split as scaffold_split
 from thalweg.data.columns import group_values as group_values
 from thalweg.data.columns import time_values as time_values
 from thalweg.data.lagged import PastFeatures as PastFeatures
@@ -26,10 +35,16 @@ from thalweg.data.walk_forward import Fold as Fold
 from thalweg.data.walk_forward import walk_forward as walk_forward
 
 __all__ = [
+    "Audit",
     "CategoricalColumn",
+    "Centres",
     "ClassTarget",
+    "Clustering",
     "EncodedTable",
     "Fold",
+    "Leaders",
+    "Leak",
+    "LeakKind",
     "NumberTarget",
     "NumericColumn",
     "PastFeatures",
@@ -38,6 +53,8 @@ __all__ = [
     "TableSchema",
     "Task",
     "TaskChoice",
+    "audit",
+    "cluster_split",
     "drop_missing_target",
     "group_split",
     "group_values",
@@ -46,6 +63,7 @@ __all__ = [
     "past_features",
     "random_split",
     "read_table",
+    "scaffold_split",
     "shipped_file",
     "time_split",
     "time_values",

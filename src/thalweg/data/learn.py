@@ -225,8 +225,6 @@ def learn_schema(
         (dropped if feature is None else features).append(name if feature is None else feature)
         if isinstance(feature, NumericColumn):
             notes += _resolved(frame, rows, feature, source)
-        if isinstance(feature, NumericColumn) and (np.diff(finite_numbers(frame, name, source)) == 1).all():
-            notes.append(f"column '{name}' counts the rows; leave it out (--ignore {name}) unless it is a measurement")
     if dropped:
         notes.append(f"columns that are constant in the training rows are left out: {quoted(dropped)}")
     if not features:

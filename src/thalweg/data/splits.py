@@ -1,6 +1,6 @@
 """Which rows train, which choose the best weights, and which are held out to the end.
 
-All three splits are deterministic: the same arguments give the same rows. Index arrays are int64 and ascending.
+All splits are deterministic: the same arguments give the same rows. Index arrays are int64 and ascending.
 """
 
 from dataclasses import dataclass
@@ -81,22 +81,15 @@ def group_split(groups: np.ndarray, seed: int, fractions: Fractions = FRACTIONS)
         seed: seed of the order of groups, ≥ 0.
         fractions: shares of training, validation and test rows, positive, with sum 1.
     Raises:
-        UserError: fewer than three groups, too few rows, or wrong fractions.
+        UserError: fewer than three groups, a missing group, groups of mixed kinds, too few rows, or wrong fractions.
 
     >>> patients = np.array([0, 0, 1, 1, 2, 2])
     >>> [len(set(patients[part])) for part in group_split(patients, seed=0, fractions=(0.4, 0.3, 0.3))]
     [1, 1, 1]
     """
-    groups = np.asarray(groups)
-    n = len(groups)
-    names, codes = np.unique(groups, return_inverse=True)
-    if len(names) < 3:
-        raise UserError(
-            f"the {n} rows belong to {len(names)} {'group' if len(names) == 1 else 'groups'}",
-            remedy="Training, validation and test rows must not share a group: at least 3 groups are needed",
-        )
+    codes = group_codes(groups)
+    n = len(codes)
     _check(n, fractions)
-    codes = codes.ravel()
     sizes = np.bincount(codes)
     order = np.random.default_rng(seed).permutation(len(sizes))
     middles = np.cumsum(sizes[order]) - sizes[order] / 2
@@ -108,6 +101,43 @@ def group_split(groups: np.ndarray, seed: int, fractions: Fractions = FRACTIONS)
             part[donors[np.argmin(sizes[donors])]] = empty
     _bring_nearer(part, sizes, np.array(fractions) * n)
     return _split(part[codes])
+
+
+def group_codes(groups: np.ndarray, what: str = "group") -> np.ndarray:
+    """The group of each row as a code 0, 1, …, shape (n,), int64; in the order of the groups' values.
+
+    Args:
+        groups: shape (n,), any values that can be sorted.
+        what: what they are, for messages.
+    Raises:
+        UserError: not one value a row, a missing value, values that cannot be compared, fewer than three groups.
+
+    >>> group_codes(np.array(["b", "a", "c", "a"]))
+    array([1, 0, 2, 0])
+    """
+    groups = np.asarray(groups)
+    if groups.ndim != 1:
+        raise UserError(f"the {what}s have shape {groups.shape}", remedy=f"Give one {what} a row, shape (n,)")
+    missing = np.array([one is None or one != one for one in groups]) if groups.dtype == object else groups != groups
+    if missing.any():
+        raise UserError(
+            f"{missing.sum()} of {len(groups)} rows have no {what}",
+            where=f"row {int(np.argmax(missing))}, counted from 0",
+            remedy=f"Give each row a {what}, if need be one of its own, or leave the row out",
+        )
+    try:
+        names, codes = np.unique(groups, return_inverse=True)
+    except TypeError:
+        raise UserError(
+            f"the {what}s are of several kinds that cannot be put in order",
+            remedy="Make all of them text, or all numbers",
+        ) from None
+    if len(names) < 3:
+        raise UserError(
+            f"the {len(groups)} rows belong to {len(names)} {what}{'' if len(names) == 1 else 's'}",
+            remedy=f"Training, validation and test rows must not share a {what}: at least 3 {what}s are needed",
+        )
+    return codes.ravel().astype(np.int64)
 
 
 def _bring_nearer(part: np.ndarray, sizes: np.ndarray, wanted: np.ndarray) -> None:

@@ -1,5 +1,8 @@
 """The spreadsheet product: a table to a trusted model, and that model on new rows."""
 
+from thalweg.tables.audit import AuditRequest as AuditRequest
+from thalweg.tables.audit import SplitChoice as SplitChoice
+from thalweg.tables.audit import audit_table as audit_table
 from thalweg.tables.fit import TableFit as TableFit
 from thalweg.tables.fit import fit_table as fit_table
 from thalweg.tables.fit import resume_table as resume_table

@@ -10,6 +10,7 @@ from thalweg.data import (
     Split,
     TableSchema,
     Task,
+    audit,
     drop_missing_target,
     group_split,
     group_values,
@@ -23,6 +24,7 @@ from thalweg.data import (
 from thalweg.data.columns import row_name
 from thalweg.data.resolution import check_resolution
 from thalweg.errors import UserError
+from thalweg.tables.audit import refuse_copied_target, told
 from thalweg.tables.family import Family, FamilyChoice, choose_family
 from thalweg.tables.request import Request
 from thalweg.train import Finding
@@ -104,6 +106,12 @@ def prepare_table(request: Request) -> Prepared:
         categorical=request.categorical,
         source=source,
     )
+    found = audit(
+        frame, request.target, split, task=choice.task, group=request.group, time=request.time,
+        ignore=(*request.ignore, *schema.dropped), seed=request.seed, source=source,
+    )  # fmt: skip
+    if not settings.copied_target:
+        refuse_copied_target(found.findings, source, len(schema.features))
     encoded = schema.encode(frame, source)
     y = schema.encode_target(frame, source)
     chosen = _family(request, choice.task, frame, encoded.features, y, split.train)
@@ -112,7 +120,7 @@ def prepare_table(request: Request) -> Prepared:
         "source": str(request.table),
         "rows": len(frame),
         "split": {"kind": kind, **{part: len(getattr(split, part)) for part in ("train", "validation", "test")}},
-        "notes": [*notes, *dropped, *schema.notes, chosen.reason, *encoded.notes],
+        "notes": [*notes, *dropped, *schema.notes, chosen.reason, *encoded.notes, *found.notes],
         "features": description["features"],
         "dropped": list(schema.dropped),
         "target": description["target"],
@@ -127,32 +135,8 @@ def prepare_table(request: Request) -> Prepared:
         np.asarray(encoded.outside.any(axis=1)),
         clusters,
         data,
-        tuple(_copies(encoded.features, y, split, frame)) if kind == "random" else (),
+        tuple(told(one) for one in found.findings),
     )
-
-
-def _copies(x: np.ndarray, y: np.ndarray, split: Split, frame: "pd.DataFrame") -> list[Finding]:
-    """Rows that equal a row of another part in every column used: what is measured on them is memory."""
-    rows = np.ascontiguousarray(np.column_stack([x, y]) + 0.0)  # -0.0 becomes 0.0
-    same = np.unique(rows.view(np.dtype((np.void, rows.strides[0]))).ravel(), return_inverse=True)[1]
-    told, first = [], None
-    pairs = (("test", "training"), ("validation", "training"), ("test", "validation"))
-    parts = {"training": split.train, "validation": split.validation, "test": split.test}
-    for part, other in pairs:
-        copied = parts[part][np.isin(same[parts[part]], same[parts[other]])]
-        if not len(copied):
-            continue
-        told.append(f"{len(copied)} of {len(parts[part])} {part} rows have an equal row in the {other} rows")
-        if first is None:
-            twin = parts[other][np.argmax(same[parts[other]] == same[copied[0]])]
-            first = f"{row_name(frame, int(copied[0]))} equals {row_name(frame, int(twin))}"
-    if not told:
-        return []
-    remedy = (
-        "If they are one case entered or measured again, remove the copies or keep them in one part (--group COLUMN); "
-        "if they are different cases that happen to be equal, the scores stand."
-    )
-    return [Finding("duplicate-rows", f"{'; '.join(told)} (such as: {first})", remedy)]
 
 
 def _family(

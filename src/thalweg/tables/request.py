@@ -63,6 +63,7 @@ class TableSettings(Settings):
     validation: float = pydantic.Field(
         default=0.15, gt=0, lt=0.5, description="share of rows that choose the best weights"
     )
+    copied_target: bool = pydantic.Field(default=False, description="fit although a column repeats the target")
     test: float = pydantic.Field(default=0.15, gt=0, lt=0.5, description="share of rows that only the scores see")
 
 
