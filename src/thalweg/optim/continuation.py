@@ -219,7 +219,9 @@ class Continuation(AbstractOptimizer):
         total = only(info.total, state.anchor.total)
         parts = jax.tree.map(only, info.parts, state.anchor.parts)
         accepted = ~kept & (jnp.asarray(info.accepted) | move.pending)
-        figures = self._figures(new, only(norm, state.anchor.gradient_norm), jnp.linalg.norm(place))
+        weights = problem.at(new.progress, self.weights).state.weights
+        figures = {f"{name}/weight": weights[name] for name in self.weights}
+        figures |= self._figures(new, only(norm, state.anchor.gradient_norm), jnp.linalg.norm(place))
         return unravel(place), new, StepInfo(total, parts, accepted, info.model_state, new.ended, figures)
 
     def unfinished(self, figures: Mapping[str, float]) -> Finding | None:

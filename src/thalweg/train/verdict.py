@@ -329,11 +329,16 @@ def violations(rows: Sequence[dict[str, Any]], pick: Callable[[Any], Any]) -> di
 def weighed(
     rows: Sequence[dict[str, Any]], weights: dict[str, float], pick: Callable[[Any], Any]
 ) -> dict[str, list[float]]:
-    """By term, weight times mean cost in each row; a weight that a rule has moved is the moved one from there on."""
+    """By term, weight times mean cost in each row.
+
+    A weight that a rule has moved is the moved one from there on; one that a path prescribes, that of the row.
+    """
     present, found = dict(weights), {name: [] for name in weights}
     for row in rows:
         for name in weights:
-            found[name].append(pick(row["parts"][name]) * present[name])
+            told = row.get("figures", {})
+            own = pick(told[f"{name}/weight"]) if f"{name}/weight" in told else present[name]
+            found[name].append(pick(row["parts"][name]) * own)
         moved = row.get("refresh", {})
         present |= {name: float(pick(moved[f"{name}/weight"])) for name in weights if f"{name}/weight" in moved}
     return found
