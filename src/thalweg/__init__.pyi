@@ -20,6 +20,7 @@ from .objective import AbstractBalance as AbstractBalance
 from .objective import AbstractSource as AbstractSource
 from .objective import AbstractTerm as AbstractTerm
 from .objective import AdaptivePoints as AdaptivePoints
+from .objective import Along as Along
 from .objective import AtMost as AtMost
 from .objective import Causality as Causality
 from .objective import Equal as Equal
@@ -58,6 +59,7 @@ from .optim import Adam as Adam
 from .optim import AdamW as AdamW
 from .optim import Averaged as Averaged
 from .optim import Constant as Constant
+from .optim import Continuation as Continuation
 from .optim import Cosine as Cosine
 from .optim import CosineRestarts as CosineRestarts
 from .optim import ExplicitEuler as ExplicitEuler
@@ -71,6 +73,7 @@ from .optim import NaturalGradient as NaturalGradient
 from .optim import OneCycle as OneCycle
 from .optim import Player as Player
 from .optim import Players as Players
+from .optim import Predictor as Predictor
 from .optim import ProximalPoint as ProximalPoint
 from .optim import RMSprop as RMSprop
 from .optim import SelfScaledBroyden as SelfScaledBroyden
@@ -79,6 +82,7 @@ from .optim import Triangular as Triangular
 from .optim import Triangular2 as Triangular2
 from .optim import WarmUp as WarmUp
 from .optim import discriminative_rates as discriminative_rates
+from .optim import followed_path as followed_path
 from .physics import Unknown as Unknown
 from .physics import cavity as cavity
 from .physics import conditions as conditions

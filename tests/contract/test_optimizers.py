@@ -27,6 +27,7 @@ from thalweg.optim import (
     Adam,
     AdamW,
     Averaged,
+    Continuation,
     ExplicitEuler,
     FirstOrder,
     GradientFlow,
@@ -35,6 +36,7 @@ from thalweg.optim import (
     NaturalGradient,
     Player,
     Players,
+    Predictor,
     ProximalPoint,
     RMSprop,
     SelfScaledBroyden,
@@ -56,6 +58,7 @@ def line(seed=0, dtype=np.float32):
     return Line(jnp.asarray([0.1 * seed, -0.2], dtype), jnp.asarray(0.3, dtype))
 
 
+RISING = {"data": lambda t: 0.5 + 0.5 * t}
 REGISTRY = {
     "sgd": lambda: SGD(0.05),
     "momentum": lambda: SGD(0.05, momentum=0.9, clip=1.0),
@@ -79,6 +82,12 @@ REGISTRY = {
     "gradient flow": lambda: GradientFlow(),
     "gradient flow, implicit": lambda: GradientFlow(Kvaerno5()),
     "natural gradient": lambda: NaturalGradient(),
+    "continuation": lambda: Continuation(LBFGS(memory=4), weights=RISING),
+    "continuation, tangents and looks": lambda: Continuation(
+        LBFGS(memory=4), weights=RISING, predictor=Predictor.TANGENT, look=2
+    ),
+    "continuation, first-order": lambda: Continuation(Adam(0.05), weights=RISING, tolerance=0.1),
+    "continuation, Levenberg-Marquardt": lambda: Continuation(LevenbergMarquardt(), weights=RISING),
     "players": lambda: Players(
         {"a": Player(Adam(0.05), only(lambda m: m.slope)), "b": Player(SGD(0.05), only(lambda m: m.height))}, ("a", "b")
     ),
@@ -87,10 +96,14 @@ TURNS = {
     "players": 2,
     "Levenberg-Marquardt, matrix-free": 2,  # the products with the Jacobian at the params, and the slope at the trial
     "natural gradient": 2,  # the lengths, and the Jacobian at the best
+    "continuation": 2,  # the same landscape at another λ, under a `cond`
+    "continuation, tangents and looks": 5,  # and the gradient's change with λ and with the place, and the look
+    "continuation, first-order": 2,  # the corrector's own slope, and that at the place it moved to
+    "continuation, Levenberg-Marquardt": 2,
     "gradient flow": 6,  # a gradient for each stage
     "gradient flow, implicit": 3,
 }
-FLOAT64_ONLY = {name for name in REGISTRY if name.startswith("Levenberg")} | {"natural gradient"}
+FLOAT64_ONLY = {name for name in REGISTRY if "Levenberg" in name} | {"natural gradient"}
 CASES = [
     (name, dtype)
     for name in REGISTRY

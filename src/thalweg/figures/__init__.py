@@ -2,6 +2,7 @@
 
 from thalweg.figures import classification as classification
 from thalweg.figures import comparison as comparison
+from thalweg.figures import continuation as continuation
 from thalweg.figures import courses as courses
 from thalweg.figures import fields as fields
 from thalweg.figures import parameters as parameters

@@ -1,5 +1,8 @@
 """The landscape: terms, where their examples come from, and the objective that adds them up."""
 
+from thalweg.objective.along import Along as Along
+from thalweg.objective.along import checked_path as checked_path
+from thalweg.objective.along import depends as depends
 from thalweg.objective.balancing import AbstractBalance as AbstractBalance
 from thalweg.objective.balancing import GradientNorm as GradientNorm
 from thalweg.objective.balancing import NTKTrace as NTKTrace

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from thalweg.errors import UserError
+from thalweg.objective.along import Path, all_at
 from thalweg.objective.keys import named_key
 from thalweg.objective.sources import Examples
 from thalweg.objective.term import AbstractTerm, map_examples, weighted_mean
@@ -86,6 +87,20 @@ class Problem(eqx.Module):
     def bound(self) -> dict[str, AbstractTerm]:
         """The terms with their moving states filled in."""
         return {name: term.bind(self.state.terms[name]) for name, term in self.terms.items()}
+
+    def at(self, progress: Scalar, weights: Mapping[str, Path] | None = None) -> "Problem":
+        """The same slice on the way of a continuation: each `Along` of its terms at λ, and weights that follow paths.
+
+        Args:
+            progress: λ, shape (); at 1 this is the landscape itself, to the last bit.
+            weights: by term, λ -> its weight; terms not named keep theirs.
+        """
+        moved = dict(self.state.weights)
+        for name, path in (weights or {}).items():
+            there = jnp.asarray(path(progress), moved[name].dtype)
+            moved[name] = jnp.where(progress >= 1, moved[name], there)
+        state = eqx.tree_at(lambda s: s.weights, self.state, moved)
+        return Problem(all_at(self.terms, progress), self.static, self.batch, state, self.key)
 
     def model(self, params: Params) -> PyTree:
         """The whole model at `params`."""

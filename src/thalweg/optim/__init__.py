@@ -1,6 +1,8 @@
 """The walk: optimizers, each one pure step on a Problem."""
 
 from thalweg.optim.averaging import Averaged as Averaged
+from thalweg.optim.continuation import Continuation as Continuation
+from thalweg.optim.continuation import Predictor as Predictor
 from thalweg.optim.first_order import SGD as SGD
 from thalweg.optim.first_order import AbstractFirstOrder as AbstractFirstOrder
 from thalweg.optim.first_order import AdaGrad as AdaGrad
@@ -19,6 +21,8 @@ from thalweg.optim.natural_gradient import NaturalGradient as NaturalGradient
 from thalweg.optim.optimizer import AbstractOptimizer as AbstractOptimizer
 from thalweg.optim.optimizer import Ended as Ended
 from thalweg.optim.optimizer import StepInfo as StepInfo
+from thalweg.optim.path import FollowedPath as FollowedPath
+from thalweg.optim.path import followed_path as followed_path
 from thalweg.optim.players import Player as Player
 from thalweg.optim.players import Players as Players
 from thalweg.optim.quasi_newton import BFGS as BFGS

@@ -1,5 +1,7 @@
 """Weight averaging, around any optimizer."""
 
+from collections.abc import Mapping
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -7,7 +9,7 @@ import jax.numpy as jnp
 from thalweg.errors import UserError
 from thalweg.objective.problem import Problem
 from thalweg.optim.optimizer import AbstractOptimizer, StepInfo, checked_optimizer
-from thalweg.types import Key, Params, PyTree
+from thalweg.types import Finding, Key, Params, PyTree
 
 
 class Averaged(AbstractOptimizer):
@@ -50,6 +52,13 @@ class Averaged(AbstractOptimizer):
     @property
     def descends(self) -> bool:
         return self.optimizer.descends
+
+    @property
+    def steady(self) -> bool:
+        return self.optimizer.steady
+
+    def unfinished(self, figures: Mapping[str, float]) -> Finding | None:
+        return self.optimizer.unfinished(figures)
 
     def eval_params(self, params: Params, state: PyTree) -> Params:
         return state[1]

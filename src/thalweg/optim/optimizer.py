@@ -1,6 +1,7 @@
 """The third abstraction: an optimizer, one pure step on a Problem."""
 
 import enum
+from collections.abc import Mapping
 from typing import Any
 
 import equinox as eqx
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 
 from thalweg.errors import UserError, kind_of
 from thalweg.objective.problem import Evaluation, Problem
-from thalweg.types import Key, Params, PyTree, Scalar
+from thalweg.types import Finding, Key, Params, PyTree, Scalar
 
 
 class Ended(enum.IntEnum):
@@ -82,6 +83,15 @@ class AbstractOptimizer(eqx.Module):
     def descends(self) -> bool:
         """Whether the objective is meant to fall, so that a verdict may rest on it. In a game it is not."""
         return True
+
+    @property
+    def steady(self) -> bool:
+        """Whether it needs the same batch for its whole phase, so that one drawn anew is refused."""
+        return False
+
+    def unfinished(self, figures: Mapping[str, float]) -> Finding | None:
+        """What a phase that ended with these figures of its last step has left undone; None if nothing."""
+        return None
 
 
 def checked_optimizer(optimizer: Any, where: str) -> AbstractOptimizer:

@@ -17,7 +17,7 @@ from thalweg.train.journal import Journal
 from thalweg.train.loop import PhaseRun, Position, Streams
 from thalweg.train.phases import Choices, Prepared, Traveller, cast, phase_dtype, prepare
 from thalweg.train.program import Phase
-from thalweg.train.verdict import Status, Trace, Verdict, judge, violations, weighed
+from thalweg.train.verdict import Status, Trace, Verdict, judge, left_undone, violations, weighed
 from thalweg.train.walk import NEVER
 from thalweg.tree import tree_hash
 from thalweg.types import PyTree
@@ -224,6 +224,10 @@ class Course:
         # a member whose walk is over is still in the rows of the others
         moved = [rows[0], *(b for a, b in pairwise(rows) if pick(b["run_step"]) > pick(a["run_step"]))]
         last_phase = moved[-1]["phase"]
+        left = left_undone(moved, [phase.optimizer for phase in self.phases], pick)
+        # what came before the last phase under which the landscape itself moved was measured on another one
+        alien = [k for k in range(last_phase) if not self.phases[k].optimizer.descends]
+        moved = [row for row in moved if not alien or row["phase"] > alien[-1]]
         weights = {name: float(term.weight) for name, term in self.objective.terms.items()}
         death = self.deaths.get(i)
         trace = Trace(
@@ -241,8 +245,10 @@ class Course:
             validated=any("validation" in row for row in moved),
             violations=violations(moved, pick),
             bad_example="" if death is None else self.blamed(model, end.travellers[i], death),
+            unfinished=left.get(last_phase),
         )
         verdict = judge(trace)
+        verdict = replace(verdict, findings=(*verdict.findings, *left.values()))
         end_state = end.travellers[i].objective
         if end_state is None:
             return verdict

@@ -188,6 +188,12 @@ def prepare(travellers: Sequence[Traveller], objective: Objective, phase: Phase,
         sharding=batch_sharding(choices.devices or ()) if spread else None,
         hold=members.hold,
     )
+    if phase.optimizer.steady and walk.varies and phase.redraw > 0:
+        raise UserError(
+            f"{type(phase.optimizer).__name__} needs the same batch for its whole phase, but batches (or dropout) vary",
+            where="Phase(redraw=…)",
+            remedy="redraw=0 keeps one batch; or give all rows, or fixed points.",
+        )
     parameters = array_leaves(parts[0].params)
     mode, reason = automatic_mode(parameters, has_convolution(traced), bool(objective.host_terms))
     if choices.mode is not None and choices.mode is not mode:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from thalweg.optim import Ended
+from thalweg.optim import AbstractOptimizer, Ended
 from thalweg.types import Finding
 
 
@@ -70,6 +70,7 @@ class Trace:
         ended: the last phase's optimizer's `Ended`.
         bad_step: step at which the objective was first not finite; −1 never.
         bad_parts: mean cost by term there.
+        unfinished: what the last phase's optimizer has left undone; None if nothing.
         bad_example: which example's cost is not finite also where the walk was sound; empty if that is not known.
         condition_met: the last phase's condition ended it.
         spread: by term, spread of the outputs over examples relative to their size (None: not a data term).
@@ -92,6 +93,7 @@ class Trace:
     validated: bool = False
     violations: Mapping[str, Sequence[float]] = field(default_factory=dict)
     bad_example: str = ""
+    unfinished: Finding | None = None
 
 
 HELD, ROUNDING = 1e-3, 1e-9
@@ -131,6 +133,9 @@ def _status(trace: Trace) -> tuple[Status, str, str]:
             f"term '{flat[0]}': the model gives the same output for every example (spread {trace.spread[flat[0]]:.1e})",
             "Check the inputs' scale and the learning rate; a dead network or a too strong penalty does this.",
         )
+    if (left := trace.unfinished) is not None:
+        lost = trace.ended == Ended.FAILED
+        return Status.LINE_SEARCH_FAILED if lost else Status.STILL_IMPROVING, left.evidence, left.remedy
     if trace.ended == Ended.FAILED:
         return (
             Status.LINE_SEARCH_FAILED,
@@ -324,11 +329,26 @@ def violations(rows: Sequence[dict[str, Any]], pick: Callable[[Any], Any]) -> di
 def weighed(
     rows: Sequence[dict[str, Any]], weights: dict[str, float], pick: Callable[[Any], Any]
 ) -> dict[str, list[float]]:
-    """By term, weight times mean cost in each row; a weight that a rule has moved is the moved one from there on."""
+    """By term, weight times mean cost in each row.
+
+    A weight that a rule has moved is the moved one from there on; one that a path prescribes, that of the row.
+    """
     present, found = dict(weights), {name: [] for name in weights}
     for row in rows:
         for name in weights:
-            found[name].append(pick(row["parts"][name]) * present[name])
+            told = row.get("figures", {})
+            own = pick(told[f"{name}/weight"]) if f"{name}/weight" in told else present[name]
+            found[name].append(pick(row["parts"][name]) * own)
         moved = row.get("refresh", {})
         present |= {name: float(pick(moved[f"{name}/weight"])) for name in weights if f"{name}/weight" in moved}
     return found
+
+
+def left_undone(
+    rows: Sequence[dict[str, Any]], optimizers: Sequence[AbstractOptimizer], pick: Callable[[Any], Any]
+) -> dict[int, Finding]:
+    """By phase, what its optimizer says that it has not done, by the phase's last row."""
+    last = {row["phase"]: row["figures"] for row in rows if row["figures"]}
+    told = {phase: {name: float(pick(value)) for name, value in figures.items()} for phase, figures in last.items()}
+    said = {phase: optimizers[phase].unfinished(figures) for phase, figures in told.items()}
+    return {phase: finding for phase, finding in said.items() if finding is not None}
