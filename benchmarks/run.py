@@ -11,6 +11,7 @@ NAMES = (
     "table_fit",
     "tables",
     "table_losses",
+    "ctc",
     "digits_seeds",
     "instruments",
     "spiral",
