@@ -39,8 +39,10 @@ def test_a_glyph_of_its_own_width_is_itself():
         def uniform(self, low, high, shape):
             return np.zeros(shape)
 
-    np.testing.assert_allclose(study.drawn(GLYPHS[:5], 8, Still()), GLYPHS[:5], atol=1e-12)  # interpolation at pixels
-    wide = study.drawn(GLYPHS[:50], 11, Still())
+    np.testing.assert_allclose(
+        study.drawn(GLYPHS[:5], 8, Still(), 1.0), GLYPHS[:5], atol=1e-12
+    )  # interpolation at pixels
+    wide = study.drawn(GLYPHS[:50], 11, Still(), 1.0)
     # linear interpolation keeps the mean level of what does not touch the sides, to a few percent
     np.testing.assert_allclose(wide.mean(), GLYPHS[:50].mean(), rtol=0.05)
 

@@ -19,7 +19,6 @@ from sklearn.svm import SVC
 import thalweg as tw
 
 COLUMNS, STRIDE = 96, 2  # of a line, and of those from one answer of the network to the next
-WINDOW = 13  # columns that an answer sees
 MOST, WIDEST = 8, 11  # glyphs in a line, columns of a glyph
 FRAMES = COLUMNS // STRIDE
 
@@ -31,17 +30,23 @@ class Settings(tw.Settings):
     lines: int = tw.setting(16_000, "training lines", quick=6_000, ge=100, le=200_000)
     tests: int = tw.setting(500, "lines of glyphs that no network has seen", ge=50, le=10_000)
     steps: int = tw.setting(3_000, "steps of Adam", quick=700, ge=1)
-    batch: int = tw.setting(16, "lines a step", ge=1, le=1_000)
+    batch: int = tw.setting(32, "lines a step", ge=1, le=1_000)
     width: int = tw.setting(192, "units in each of the two hidden layers", quick=128, ge=1, le=4_096)
     dropout: float = tw.setting(0.2, "share of the hidden units that is dropped in training", ge=0, lt=1)
+    spread: float = tw.setting(
+        1.5, "how much more than in the test lines the glyphs of training lines are slanted and moved", ge=0, le=4
+    )
     rate: float = tw.setting(3e-3, "learning rate of Adam at the start; it falls along a cosine", gt=0, le=1)
 
 
 # ------------------------------------------------------------------------------------------------------------ the lines
-def drawn(glyphs: np.ndarray, width: int, rng: np.random.Generator) -> np.ndarray:
-    """Glyphs (n, 8, 8), each resampled to some columns, slanted and moved up or down a little: (n, 8, width)."""
+def drawn(glyphs: np.ndarray, width: int, rng: np.random.Generator, spread: float) -> np.ndarray:
+    """Glyphs (n, 8, 8), each resampled to some columns, slanted and moved up or down: (n, 8, width).
+
+    A spread of 1 slants by up to 0.2 columns a row and moves by up to half a pixel; others in proportion.
+    """
     count = len(glyphs)
-    slant, rise = rng.uniform(-0.2, 0.2, (count, 1, 1)), rng.uniform(-0.5, 0.5, (count, 1, 1))
+    slant, rise = spread * rng.uniform(-0.2, 0.2, (count, 1, 1)), spread * rng.uniform(-0.5, 0.5, (count, 1, 1))
     row, column = np.mgrid[:8, :width].astype(float)
     at = (column + 0.5) * 8 / width - 0.5 + slant * (row - 3.5)
     which = np.broadcast_to(np.arange(count)[:, None, None], at.shape)
@@ -49,7 +54,7 @@ def drawn(glyphs: np.ndarray, width: int, rng: np.random.Generator) -> np.ndarra
 
 
 def made_lines(
-    glyphs: np.ndarray, digits: np.ndarray, count: int, rng: np.random.Generator
+    glyphs: np.ndarray, digits: np.ndarray, count: int, rng: np.random.Generator, spread: float = 1.0
 ) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
     """Images (count, 8, COLUMNS) within 0 … 1, the digits of each, and which digit has its middle in a column.
 
@@ -60,7 +65,7 @@ def made_lines(
     widths, gaps = rng.integers(6, WIDEST + 1, (count, MOST)), rng.integers(0, 4, (count, MOST))
     shapes = np.zeros((count, MOST, 8, WIDEST))
     for width in range(6, WIDEST + 1):
-        shapes[widths == width, :, :width] = drawn(glyphs[picked[widths == width]], width, rng)
+        shapes[widths == width, :, :width] = drawn(glyphs[picked[widths == width]], width, rng, spread)
     images, middles = np.zeros((count, 8, COLUMNS), np.float32), np.zeros((count, COLUMNS), np.int32)
     for i, size in enumerate(sizes):
         room = COLUMNS - widths[i, :size].sum()  # 8 at the widest leave 8 columns for gaps
@@ -76,17 +81,18 @@ def made_lines(
 
 
 # ---------------------------------------------------------------------------------------------------------- the readers
-class Reader(eqx.Module):
-    """One small network for every window of a line."""
-
-    network: tw.nn.MLP
-
-    def __call__(self, image, *, key=None):
-        """(8, COLUMNS) to logits (FRAMES, 11): no digit, then 0 … 9."""
-        padded = jnp.pad(image, [(0, 0), (WINDOW // 2, WINDOW // 2)])
-        columns = [padded[:, i : i + COLUMNS : STRIDE] for i in range(WINDOW)]
-        seen = jnp.stack(columns).reshape(WINDOW * 8, FRAMES).T  # (FRAMES, 8 · WINDOW)
-        return jax.vmap(lambda window: self.network(window, key=key))(seen)  # what is dropped is so in the whole line
+def reader(settings: Settings, seed: int) -> tw.nn.Sequential:
+    """A network over windows of 15 columns: a line (COLUMNS, 8) to logits (FRAMES, 11) of no digit, then 0 … 9."""
+    keys, relu = jax.random.split(jax.random.key(seed), 4), tw.nn.Activation(jax.nn.relu)
+    strokes = [
+        tw.nn.Conv1d(8, 64, kernel_size=7, stride=STRIDE, padding=3, key=keys[0]),
+        relu,
+        tw.nn.Conv1d(64, 64, kernel_size=1, key=keys[1]),
+        relu,
+    ]
+    shapes = [tw.nn.Conv1d(64, settings.width, kernel_size=5, padding=2, key=keys[2]), relu]
+    answer = [tw.nn.Dropout(settings.dropout), tw.nn.Conv1d(settings.width, 11, kernel_size=1, key=keys[3])]
+    return tw.nn.Sequential([*strokes, *shapes, *answer])
 
 
 def cut_lines(images: np.ndarray, machine: SVC) -> list[tuple[int, ...]]:
@@ -114,15 +120,20 @@ def cropped(glyphs: np.ndarray) -> np.ndarray:
     return np.array([fitted(g[:, ink[0] : ink[-1] + 1]) for g, ink in zip(glyphs, inked, strict=True)])
 
 
+def columns_of(images: np.ndarray) -> jax.Array:
+    """Images (n, 8, COLUMNS) as sequences (n, COLUMNS, 8)."""
+    return jnp.asarray(images.transpose(0, 2, 1))
+
+
 @eqx.filter_jit
-def logits_of(model: Reader, images: jax.Array) -> jax.Array:
-    """(n, 8, COLUMNS) to (n, FRAMES, 11)."""
+def logits_of(model: tw.nn.Sequential, images: jax.Array) -> jax.Array:
+    """(n, COLUMNS, 8) to (n, FRAMES, 11)."""
     return jax.vmap(model)(images)
 
 
-def read_all(model: Reader, images: np.ndarray) -> list[tuple[int, ...]]:
+def read_all(model: tw.nn.Sequential, images: np.ndarray) -> list[tuple[int, ...]]:
     """What a network reads in each line, by the best path."""
-    logits = np.asarray(logits_of(model, jnp.asarray(images)))
+    logits = np.asarray(logits_of(model, columns_of(images)))
     return [tuple(label - 1 for label in tw.losses.ctc_greedy(one).labels) for one in logits]
 
 
@@ -136,7 +147,7 @@ def unaligned(settings: Settings, run: tw.Run) -> list[tw.Claim]:
     train, more, test = tw.data.random_split(len(digits), seed=run.seed, stratify=digits)  # 70, 15 and 15 %
     train = np.concatenate([train, more])  # nothing is chosen here, so no glyphs are kept back for choosing
     rng = np.random.default_rng([run.seed, 13])
-    x, texts, middles = made_lines(glyphs[train], digits[train], settings.lines, rng)
+    x, texts, middles = made_lines(glyphs[train], digits[train], settings.lines, rng, settings.spread)
     unseen, truth, _ = made_lines(glyphs[test], digits[test], settings.tests, rng)
     answers = [tuple(text.tolist()) for text in truth]
 
@@ -149,13 +160,9 @@ def unaligned(settings: Settings, run: tw.Run) -> list[tw.Claim]:
     }
     models, readings = {}, {}
     for name, (target, loss) in cases.items():
-        start = lambda seed: tw.nn.MLP(
-            8 * WINDOW, 11, width=settings.width, depth=2, activation=jax.nn.relu, dropout=settings.dropout,
-            key=jax.random.key(seed),
-        )  # fmt: skip
         fits = tw.fit_many(
-            [Reader(start(seed)) for seed in seeds],
-            tw.Objective(lines=tw.Supervised(x, target, loss=loss, batch_size=settings.batch)),
+            [reader(settings, seed) for seed in seeds],
+            tw.Objective(lines=tw.Supervised(columns_of(x), target, loss=loss, batch_size=settings.batch)),
             tw.Phase(tw.Adam(tw.Cosine(settings.rate, settings.steps, last=settings.rate / 100)), settings.steps),
             seeds=seeds,
             run=run,
@@ -209,13 +216,13 @@ def compared(statement: str, right: np.ndarray, other: np.ndarray, seed: int) ->
     return tw.Claim.at_least(statement, 100 * gap.mean(), (low, high), 0.0, unit="% points")
 
 
-def figures(run: tw.Run, model: Reader, images, answers, right, by_cutting) -> None:
+def figures(run: tw.Run, model: tw.nn.Sequential, images, answers, right, by_cutting) -> None:
     """Where the digits stand in the longest line with a repeat; and mistakes by the number of digits."""
     sizes = np.array([len(answer) for answer in answers])
     repeats = np.array([any(a == b for a, b in itertools.pairwise(answer)) for answer in answers])
     shown = int(np.argmax(sizes + 0.5 * repeats))
     labels = np.array(answers[shown]) + 1
-    found = tw.losses.ctc_alignment(logits_of(model, jnp.asarray(images[shown : shown + 1]))[0], labels)
+    found = tw.losses.ctc_alignment(logits_of(model, columns_of(images[shown : shown + 1]))[0], labels)
 
     def draw(ax) -> None:
         tw.figures.alignment.alignment(
