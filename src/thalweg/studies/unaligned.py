@@ -26,13 +26,13 @@ FRAMES = COLUMNS // STRIDE
 class Settings(tw.Settings):
     """What can be set from the command line."""
 
-    seeds: int = tw.setting(10, "networks, each with its own seed", quick=6, ge=6, le=100)
+    seeds: int = tw.setting(6, "networks, each with its own seed", ge=6, le=100)
     lines: int = tw.setting(16_000, "training lines", quick=6_000, ge=100, le=200_000)
     tests: int = tw.setting(500, "lines of glyphs that no network has seen", ge=50, le=10_000)
-    steps: int = tw.setting(3_000, "steps of Adam", quick=700, ge=1)
+    steps: int = tw.setting(4_000, "steps of Adam", quick=500, ge=1)
     batch: int = tw.setting(32, "lines a step", ge=1, le=1_000)
-    width: int = tw.setting(192, "units in each of the two hidden layers", quick=128, ge=1, le=4_096)
-    dropout: float = tw.setting(0.2, "share of the hidden units that is dropped in training", ge=0, lt=1)
+    width: int = tw.setting(256, "units of the widest layer", quick=128, ge=1, le=4_096)
+    dropout: float = tw.setting(0.3, "share of the units of the widest layer that is dropped in training", ge=0, lt=1)
     spread: float = tw.setting(
         1.5, "how much more than in the test lines the glyphs of training lines are slanted and moved", ge=0, le=4
     )
