@@ -29,7 +29,7 @@ class Settings(tw.Settings):
     seeds: int = tw.setting(6, "networks, each with its own seed", ge=6, le=100)
     lines: int = tw.setting(16_000, "training lines", quick=6_000, ge=100, le=200_000)
     tests: int = tw.setting(500, "lines of glyphs that no network has seen", ge=50, le=10_000)
-    steps: int = tw.setting(4_000, "steps of Adam", quick=500, ge=1)
+    steps: int = tw.setting(4_000, "steps of Adam", quick=700, ge=1)
     batch: int = tw.setting(32, "lines a step", ge=1, le=1_000)
     width: int = tw.setting(256, "units of the widest layer", quick=128, ge=1, le=4_096)
     dropout: float = tw.setting(0.3, "share of the units of the widest layer that is dropped in training", ge=0, lt=1)
