@@ -12,6 +12,7 @@ NAMES = (
     "table_fit",
     "tables",
     "table_losses",
+    "ctc",
     "digits_seeds",
     "instruments",
     "spiral",

@@ -22,7 +22,7 @@ EXAMPLES: list[tuple[list[int], int]] = [
     ([4], 1),
 ]
 LONG_STEPS, LONG_LABELS = 5_000, [1 + (3 * i + i // 4) % 4 for i in range(40)]
-LONG_KEPT = list(range(0, LONG_STEPS, 250)) + [LONG_STEPS - 1]
+LONG_KEPT = [*range(0, LONG_STEPS, 250), LONG_STEPS - 1]
 
 
 def logits_of(example: int, steps: int, scale: float) -> list[list[float]]:

@@ -42,6 +42,10 @@ def small_resnet(dtype):
 MODELS = {  # name -> (dtype -> model, shape of one example)
     "Activation": (lambda dtype: nn.Activation(jax.nn.gelu), (3,)),
     "BatchNorm": (lambda dtype: nn.BatchNorm(3, momentum=0.8, dtype=dtype), (2, 3)),
+    "Conv1d": (
+        lambda dtype: nn.Conv1d(2, 3, kernel_size=3, stride=2, padding=1, key=KEY, dtype=dtype),
+        (6, 2),
+    ),
     "Conv2d": (
         lambda dtype: nn.Conv2d(2, 3, kernel_size=(3, 2), stride=(2, 1), padding=1, key=KEY, dtype=dtype),
         (5, 4, 2),

@@ -67,6 +67,18 @@ def test_standardize_and_back():
     assert members.mean.shape == (3, 2)
 
 
+@pytest.mark.parametrize(("stride", "padding"), [(1, 0), (3, 2)])
+def test_convolution_of_a_sequence_is_numpys(stride, padding):
+    with jax.enable_x64(True):
+        layer = nn.Conv1d(2, 3, kernel_size=4, stride=stride, padding=padding, key=KEY, dtype=jnp.float64)
+        layer = jax.tree.map(lambda leaf: leaf + 0.1, layer)  # so that the bias counts
+        x, weight = RNG.normal(size=(9, 2)), np.asarray(layer.weight)
+        padded = np.pad(x, ((padding, padding), (0, 0)))
+        each = [sum(np.correlate(padded[:, i], weight[:, i, o], "valid") for i in (0, 1)) for o in range(3)]
+        # 1e-13: eight products of order one.
+        np.testing.assert_allclose(layer(jnp.asarray(x)), np.stack(each, 1)[::stride] + 0.1, rtol=0, atol=1e-13)
+
+
 @pytest.mark.parametrize(("stride", "padding"), [(1, 0), (2, 1), ((1, 3), (2, 0))])
 def test_convolution_is_scipys(stride, padding):
     with jax.enable_x64(True):
@@ -169,6 +181,10 @@ IMAGE = jnp.ones((4, 4, 2))
         (lambda: nn.Conv2d(3, 3, kernel_size=2, key=KEY)(IMAGE), "3 channels"),
         (lambda: nn.Conv2d(2, 3, kernel_size=5, key=KEY)(IMAGE), "kernel (5, 5)"),
         (lambda: nn.Conv2d(2, 3, kernel_size=3, key=KEY)(IMAGE[None]), "(1, 4, 4, 2)"),
+        (lambda: nn.Conv1d(2, 3, kernel_size=0, key=KEY), "kernel 0"),
+        (lambda: nn.Conv1d(2, 3, kernel_size=5, key=KEY)(jnp.ones((4, 2))), "kernel 5"),
+        (lambda: nn.Conv1d(3, 3, kernel_size=2, key=KEY)(jnp.ones((4, 2))), "3 channels"),
+        (lambda: nn.Conv1d(2, 3, kernel_size=2, key=KEY)(jnp.ones((1, 4, 2))), "(1, 4, 2)"),
         (lambda: nn.MeanPool2d(3)(IMAGE), "(3, 3)"),
         (lambda: nn.MeanPool2d(0), "(0, 0)"),
         (lambda: nn.GlobalMeanPool2d()(jnp.ones(3)), "(3,)"),

@@ -1,5 +1,6 @@
 """Figures by subject: functions that draw on a matplotlib `ax` they are given, and never open a window."""
 
+from thalweg.figures import alignment as alignment
 from thalweg.figures import classification as classification
 from thalweg.figures import comparison as comparison
 from thalweg.figures import continuation as continuation

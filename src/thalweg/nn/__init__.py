@@ -6,6 +6,7 @@ from thalweg.nn.activations import LeakyReLU as LeakyReLU
 from thalweg.nn.conv import Conv2d as Conv2d
 from thalweg.nn.conv import GlobalMeanPool2d as GlobalMeanPool2d
 from thalweg.nn.conv import MeanPool2d as MeanPool2d
+from thalweg.nn.conv1d import Conv1d as Conv1d
 from thalweg.nn.dropout import Dropout as Dropout
 from thalweg.nn.dynamics import HybridField as HybridField
 from thalweg.nn.dynamics import InitialStates as InitialStates

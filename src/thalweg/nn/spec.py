@@ -17,6 +17,7 @@ import numpy as np
 from thalweg.errors import UserError
 from thalweg.nn.activations import ACTIVATIONS, Activation, LeakyReLU, name_of
 from thalweg.nn.conv import Conv2d, GlobalMeanPool2d, MeanPool2d
+from thalweg.nn.conv1d import Conv1d
 from thalweg.nn.dropout import Dropout
 from thalweg.nn.dynamics import HybridField, InitialStates, NeuralField, NeuralODE, SecondOrderField
 from thalweg.nn.efficientnet import EfficientNetLite0
@@ -45,6 +46,7 @@ LAYERS: Mapping[str, type[eqx.Module]] = MappingProxyType(
             BacksolveAdjoint,
             BatchNorm,
             CheckpointedAdjoint,
+            Conv1d,
             Conv2d,
             DirectAdjoint,
             DiscreteAdjoint,
