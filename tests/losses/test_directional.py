@@ -1,5 +1,6 @@
 """The directional loss against its closed forms, and the penalties that no descent could feel."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +9,9 @@ from scipy.optimize import minimize_scalar
 
 from thalweg import losses
 from thalweg.errors import UserError
-from thalweg.objective import Supervised
+from thalweg.objective import Objective, Supervised
+from thalweg.optim import SGD
+from thalweg.train import Phase, fit
 
 RETURNS = np.random.default_rng(0).standard_t(4, size=200)  # heavy tails, as returns have
 FORECASTS = np.random.default_rng(1).normal(size=200)
@@ -88,6 +91,21 @@ def test_of_any_returns_the_best_constant_loses_half_the_weight_of_the_wrong_sid
     with jax.enable_x64(True):
         total = lambda m: jnp.mean(jax.vmap(losses.Directional(weight), (None, 0))(m, jnp.asarray(returns)))
         assert float(jax.grad(total)(jnp.asarray(expected))) == pytest.approx(0.0, abs=1e-12)  # a mean of 200
+
+
+def test_a_fit_ends_at_the_best_constant() -> None:
+    class Constant(eqx.Module):
+        value: jax.Array
+
+        def __call__(self, x, *, key=None):
+            return self.value
+
+    returns = RETURNS + 0.4
+    objective = Objective(returns=Supervised(np.zeros((200, 1)), returns, loss=losses.Directional(0.3)))
+    fitted = fit(Constant(jnp.asarray(0.1)), objective, Phase(SGD(0.25), 60), precision=jnp.float64)
+    expected = returns.mean() - 0.15 * np.maximum(0, -returns).mean()
+    # a parabola of curvature 2: each step halves what is left, 2⁻⁶⁰
+    assert float(fitted.model.value) == pytest.approx(expected, rel=1e-12)
 
 
 def test_the_weight_has_no_units() -> None:

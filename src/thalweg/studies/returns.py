@@ -103,6 +103,8 @@ def walk(prices: np.ndarray, settings: "Settings", forecaster: Forecaster) -> tu
     found, tested = [], []
     for number, fold in enumerate(tw.data.walk_forward(len(y), **lengths)):
         scaler, size = tw.data.Standardizer.learned(x[fold.train]), y[fold.train].std()
+        if size == 0:
+            raise tw.UserError("prices that do not move", where=f"training window {number + 1}", remedy="Leave it out.")
         pair = lambda rows, f=scaler, size=size: (f(x[rows]).astype(np.float32), (y[rows] / size).astype(np.float32))
         found.append(forecaster(number, pair(fold.train), pair(fold.validation), pair(fold.test)[0]))
         tested.append(places[fold.test])
@@ -149,9 +151,14 @@ def networks(name: str, seeds: list[int], settings: "Settings", run: tw.Run, see
         accuracy = right(answers(validation[0]), validation[1]).mean(axis=-1)  # (λ, seeds)
         found = answers(x)
         seen.append((accuracy, np.abs(found).mean(axis=-1)))
-        return found[[1 + int(np.argmax(accuracy[1:].mean(axis=1))), 0]]
+        return found[[best_weight(accuracy), 0]]
 
     return forecast
+
+
+def best_weight(accuracy: np.ndarray) -> int:
+    """Which λ > 0 got most signs right in validation (λ, seeds), the smallest of equals; its place in WEIGHTS."""
+    return 1 + int(np.argmax(accuracy[1:].mean(axis=1)))
 
 
 @eqx.filter_jit
@@ -349,5 +356,9 @@ def draw(run: tw.Run, settings: Settings, dates, gains: dict, point: dict, accur
         ax.set_ylabel("right signs in validation, %")
         tw.figures.style.legend(ax)
 
-    caption = "Mean over seeds: thin lines the folds of a walk, thick ones their mean. λ was chosen at each fold alone."
+    took = "; ".join(
+        f"{market} {', '.join(f'{WEIGHTS[best_weight(found)]:g}' for found, _ in folds)}"
+        for market, folds in seen.items()
+    )
+    caption = f"Mean over seeds: thin lines the folds of a walk, thick ones their mean. Chosen, fold by fold: {took}."
     run.save_figure("9-weight", choosing, title="The weight of a wrong sign", caption=caption)
