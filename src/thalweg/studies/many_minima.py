@@ -15,6 +15,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from matplotlib.ticker import MultipleLocator
 from sklearn.datasets import load_diabetes
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
@@ -28,6 +29,7 @@ HARE = [30.0, 47.2, 70.2, 77.4, 36.3, 20.6, 18.1, 21.4, 22.0, 25.4, 27.1, 40.3, 
         14.6, 16.2, 24.7]  # fmt: skip
 PELTS = (np.log(HARE) - np.mean(np.log(HARE))) / np.std(np.log(HARE))
 TIMES = (YEARS - 1910) / 5.0  # from −2 to 2
+GIVEN, BETWEEN, FINE = np.arange(0, 21, 2), np.arange(1, 21, 2), np.linspace(-2, 2, 401)
 ROWS, CHOOSING = 60, 40  # of the diabetes data, for training and for choosing
 FEW = 6  # rows of the linear models
 
@@ -147,51 +149,42 @@ def linear_model(start: np.ndarray) -> tw.nn.Linear:
 # --------------------------------------------------------------------------------------------- a curve through years
 def curves(settings: Settings, seeds: Sequence[int], run: tw.Run) -> list[tw.Claim]:
     """Networks through every second year: how far they are apart there, and in the years between."""
-    given, between = np.arange(0, 21, 2), np.arange(1, 21, 2)
+    given, between = GIVEN, BETWEEN
     x, y = TIMES[given, None].astype(np.float32), PELTS[given].astype(np.float32)
     pairs = [number for seed in seeds for number in (2 * seed, 2 * seed + 1)]  # each pair is one measurement
-    fine = np.linspace(-2, 2, 401)
 
     def trained(name: str, **terms: Any) -> np.ndarray:
         keys = map(jax.random.key, pairs)
         shape = {"width": settings.width, "depth": 2, "activation": jnp.tanh}
         fitted = tw.fit_many(
+            # larger first weights than usual, so that a curve can bend from year to year
             [tw.nn.MLP(1, None, **shape, init=tw.nn.scaled(4.0), key=key) for key in keys],
             tw.Objective(years=tw.Supervised(x, y, loss=tw.losses.squared_error), **terms),
             tw.Phase(tw.Adam(tw.Cosine(5e-3, settings.curve)), settings.curve),
             seeds=pairs, run=run, callbacks=run.callbacks, name=name,
         )  # fmt: skip
-        return np.array([tw.at_points(model, fine[:, None]) for model in fitted.models])
+        return np.array([tw.at_points(model, FINE[:, None]) for model in fitted.models])
 
     kinds = {
         "no penalty": trained("curve"),
         "L2, λ = 0.001": trained("curve-l2", small=tw.L2(1e-3)),
         "Jacobian norm, λ = 0.001": trained(
-            "curve-flat", flat=tw.JacobianNorm(fine[::10, None].astype(np.float32), 1e-3)
+            "curve-flat", flat=tw.JacobianNorm(FINE[::10, None].astype(np.float32), 1e-3)
         ),
     }
     kernel = ConstantKernel(1.0) * RBF(0.5)
-    classical = process(kernel, x, y, fine[:, None])
-    year = lambda which: np.searchsorted(fine, TIMES[which] - 1e-9)
+    classical = process(kernel, x, y, FINE[:, None])
+    year = lambda which: np.searchsorted(FINE, TIMES[which] - 1e-9)
 
     def misses(found: np.ndarray) -> np.ndarray:
         return np.sqrt(np.mean((found[..., year(between)] - PELTS[between]) ** 2, axis=-1))
 
-    def frame(ax, found: np.ndarray) -> None:
-        ax.plot(1910 + 5 * fine, found.T, color="C0", linewidth=0.8, alpha=0.5)
-        ax.plot(1910 + 5 * fine, classical, color="C1", linewidth=1.6, label="Gaussian process")
-        ax.plot(YEARS[given], PELTS[given], "o", color="C2", label="years given")
-        ax.plot(YEARS[between], PELTS[between], "o", color="C2", fillstyle="none", label="years between")
-        ax.set_ylim(-3.2, 3.2)
-        ax.set_xlabel("year")
-        ax.set_ylabel("log of pelts, standardized")
-        ax.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
-
     run.save_frames(
-        "1-curves", [(kind, lambda ax, found=found: frame(ax, found)) for kind, found in kinds.items()],
+        "1-curves", [(kind, lambda ax, found=found: family(ax, found, classical)) for kind, found in kinds.items()],
         title="All of them fit", slider="penalty",
         caption=f"{len(pairs)} networks that differ in their first weights only, trained on every second year.",
     )  # fmt: skip
+    np.savez(run.arrays / "curves.npz", classical=classical, networks=np.array(list(kinds.values())))
     plain = kinds["no penalty"]
     apart = lambda which: np.sqrt(np.mean((plain[::2, year(which)] - plain[1::2, year(which)]) ** 2, axis=1))
     worst = np.sqrt(np.mean((plain[:, year(given)] - PELTS[given]) ** 2, axis=1)).reshape(-1, 2).max(axis=1)
@@ -204,6 +197,20 @@ def curves(settings: Settings, seeds: Sequence[int], run: tw.Run) -> list[tw.Cla
         tw.Claim.median_at_most("Penalizing the Jacobian's norm errs less in the years between", gain, 0.0),
         tw.Claim.median_at_most("Without penalty networks err no more there than a Gaussian process", against, 0.0),
     ]  # fmt: skip
+
+
+def family(ax, found: np.ndarray, classical: np.ndarray) -> None:
+    """Networks (n, 401) beside a Gaussian process (401,), in all years."""
+    lines = ax.plot(1910 + 5 * FINE, found.T, color="C0", linewidth=0.8, alpha=0.6)
+    lines[0].set_label("networks")
+    ax.plot(1910 + 5 * FINE, classical, color="C1", linewidth=1.6, label="Gaussian process")
+    ax.plot(YEARS[GIVEN], PELTS[GIVEN], "o", color="C2", label="years given")
+    ax.plot(YEARS[BETWEEN], PELTS[BETWEEN], "o", color="C2", fillstyle="none", label="years between")
+    ax.set_ylim(-3.2, 3.2)
+    ax.xaxis.set_major_locator(MultipleLocator(5))
+    ax.set_xlabel("year")
+    ax.set_ylabel("log of pelts, standardized")
+    ax.legend(ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
 
 
 # ---------------------------------------------------------------------------------------------------- a table of rows
@@ -303,16 +310,17 @@ def draw(run: tw.Run, errors: dict, classical: dict, ranks: dict) -> None:
     """Error on other rows and effective rank, by what chooses."""
     shown = {
         "2-errors": (errors | classical, "mean squared error on other rows", "Which minimum generalizes"),
-        "3-ranks": (ranks, "effective rank of the weights between the hidden layers", "Directions that are left"),
+        "3-ranks": (ranks, "effective rank between the hidden layers", "Directions that are left"),
     }
     for name, (found, metric, title) in shown.items():
         run.save_figure(
             name,
-            lambda ax, found=found, metric=metric: tw.figures.comparison.medians(ax, found, metric=metric, first=-1),
+            lambda ax, found=found, metric=metric: tw.figures.comparison.medians(ax, found, metric=metric),
             title=title,
             caption=f"60 rows of the diabetes data: medians over {len(errors['none'])} networks, each with rows of its "
             "own, and 95 % intervals. The target's variance is 1.",
             size=(5.0, 3.2),
         )
     arrays: dict[str, Any] = {f"error-{kind}": values for kind, values in (errors | classical).items()}
+    arrays |= {f"rank-{kind}": np.array(values) for kind, values in ranks.items()}
     np.savez(run.arrays / "found.npz", **arrays)

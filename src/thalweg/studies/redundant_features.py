@@ -17,7 +17,7 @@ from sklearn.linear_model import LogisticRegression
 
 import thalweg as tw
 
-PLAIN, RIGHT, LESS, DROPOUT = "neither", "orthogonality", "a tenth of it", "dropout"
+PLAIN, RIGHT, LESS, DROPOUT = "neither", "orthogonality", "weaker orthogonality", "dropout"
 
 
 class Settings(tw.Settings):
@@ -182,7 +182,7 @@ def figures(run: tw.Run, found: dict[str, dict[str, np.ndarray]], settings: Sett
         runs = {kind: values[what] for kind, values in found.items()}
         run.save_figure(
             f"{i}-{what}",
-            lambda ax, runs=runs, metric=metric: tw.figures.comparison.medians(ax, runs, metric=metric, first=0),
+            lambda ax, runs=runs, metric=metric: tw.figures.comparison.medians(ax, runs, metric=metric),
             title=title,
             caption="Medians over networks with their 95 % intervals, on rows that no network was trained on.",
             size=(5.0, 2.3),
