@@ -2,6 +2,7 @@
 
 from thalweg.data.columns import group_values as group_values
 from thalweg.data.columns import time_values as time_values
+from thalweg.data.images import stack_images as stack_images
 from thalweg.data.learn import Task as Task
 from thalweg.data.learn import TaskChoice as TaskChoice
 from thalweg.data.learn import drop_missing_target as drop_missing_target
@@ -38,6 +39,7 @@ __all__ = [
     "random_split",
     "read_table",
     "shipped_file",
+    "stack_images",
     "time_split",
     "time_values",
 ]
