@@ -214,7 +214,7 @@ def microscope(settings: Settings, run: tw.Run) -> list[tw.Claim]:
         "patches",
         lambda ax: show(ax, patches),
         title="Patches to be told apart",
-        caption="Above, patches with fewer than two centres of nuclei; below, with two or more. Bright is bright.",
+        caption="Above, patches with fewer than two centres of nuclei; below, with two or more. Light is bright.",
         size=(6.0, 2.4),
     )
 
@@ -245,13 +245,14 @@ def with_units(units: tw.nn.Standardize, linear: tw.nn.Linear) -> tw.nn.Linear:
 
 def show(ax, patches: Patches, each: int = 6) -> None:
     """A few patches of either kind, as filled contours."""
-    levels = np.linspace(0, 0.7, 9)
+    dark, bright = 0.25, 0.75
     for row, crowded in enumerate((True, False)):  # upwards
-        chosen = np.flatnonzero(patches.crowded == crowded)
+        chosen, low = np.flatnonzero(patches.crowded == crowded), row * (SIZE + 16)
         for column, one in enumerate(chosen[np.linspace(0, len(chosen) - 1, each).astype(int)]):
-            x, y = np.arange(SIZE) + column * (SIZE + 6), np.arange(SIZE) + row * (SIZE + 6)
-            image = np.clip(ndimage.gaussian_filter(patches.images[one], 0.7), 0, 0.7 - 1e-6)
-            ax.contourf(x, y, image[::-1], levels=levels, cmap="magma")
+            image = np.clip(ndimage.gaussian_filter(patches.images[one], 1.0), dark, bright - 1e-6)
+            x, y = np.arange(SIZE) + column * (SIZE + 6), np.arange(SIZE) + low
+            ax.contourf(x, y, image[::-1], levels=np.linspace(dark, bright, 11), cmap="gray")
+        ax.text(0, low + SIZE + 2, "two centres of nuclei or more" if crowded else "fewer than two")
     ax.set_aspect("equal")
     ax.set_axis_off()
 
