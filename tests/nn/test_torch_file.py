@@ -243,7 +243,7 @@ def test_garbage_gives_arrays_or_a_refusal(kind, tmp_path):
         else:
             assert all(isinstance(array, np.ndarray) for array in found.values())
             outcomes["read"] += 1
-    assert min(outcomes.values()) > 10  # both happen, so neither is merely how the test is made
+    assert min(outcomes.values()) > 5  # both happen, so neither is merely how the test is made
 
 
 def test_the_loader_of_such_streams_is_not_called():
