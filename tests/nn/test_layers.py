@@ -113,6 +113,29 @@ def test_convolution_is_scipys(stride, padding):
         )
 
 
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_groups_do_not_mix_and_the_odd_zero_of_same_padding_comes_last(groups):
+    with jax.enable_x64(True):
+        size, stride = (3, 4), (2, 3)
+        layer = nn.Conv2d(
+            4, 4, kernel_size=size, stride=stride, padding=None, groups=groups, bias=False, key=KEY, dtype=jnp.float64
+        )
+        x, each = RNG.normal(size=(8, 7, 4)), 4 // groups
+        # ⌈8/2⌉ = 4 rows reach to (4 - 1)·2 + 3 = 9, so one zero is needed, and it comes last; ⌈7/3⌉ = 3 columns to 10
+        padded = np.pad(x, ((0, 1), (1, 2), (0, 0)))
+        expected = np.zeros((4, 3, 4))
+        for o in range(4):
+            first = o // each * each
+            for i in range(each):
+                kernel = np.asarray(layer.weight)[..., i, o]
+                expected[..., o] += scipy.signal.correlate2d(padded[..., first + i], kernel, "valid")[::2, ::3]
+        assert layer.weight.shape == (*size, each, 4)
+        # 1e-13: up to 48 products of order one.
+        np.testing.assert_allclose(layer(jnp.asarray(x)), expected, rtol=0, atol=1e-13)
+        # as for the plain convolution: central differences of a bilinear map
+        check_grads(lambda layer, x: layer(x), (layer, jnp.asarray(x)), order=1, modes=["rev"], eps=1e-3, atol=1e-8)
+
+
 def test_pooling_is_the_mean():
     x = RNG.normal(size=(4, 6, 2)).astype(np.float32)
     expected = np.stack([[x[i : i + 2, j : j + 3].mean((0, 1)) for j in (0, 3)] for i in (0, 2)])
@@ -179,6 +202,8 @@ IMAGE = jnp.ones((4, 4, 2))
         (lambda: nn.Standardize([1.0, 2.0], [1.0, 1.0])(jnp.ones(())), "()"),
         (lambda: nn.Conv2d(2, 3, kernel_size=0, key=KEY), "kernel (0, 0)"),
         (lambda: nn.Conv2d(3, 3, kernel_size=2, key=KEY)(IMAGE), "3 channels"),
+        (lambda: nn.Conv2d(4, 6, kernel_size=1, groups=4, key=KEY), "4 groups"),
+        (lambda: nn.Conv2d(4, 4, kernel_size=1, groups=0, key=KEY), "4 to 4 channels"),
         (lambda: nn.Conv2d(2, 3, kernel_size=5, key=KEY)(IMAGE), "kernel (5, 5)"),
         (lambda: nn.Conv2d(2, 3, kernel_size=3, key=KEY)(IMAGE[None]), "(1, 4, 4, 2)"),
         (lambda: nn.Conv1d(2, 3, kernel_size=0, key=KEY), "kernel 0"),

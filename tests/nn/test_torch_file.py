@@ -223,7 +223,7 @@ def test_garbage_gives_arrays_or_a_refusal(kind, tmp_path):
     """Bytes changed at random, pieces cut out, doubled and cut off: never anything but arrays or a UserError."""
     rng, whole = np.random.default_rng(7), np.frombuffer(SMALL[kind].read_bytes(), np.uint8)
     path, outcomes = tmp_path / "w.pt", {"read": 0, "refused": 0}
-    for _ in range(600):
+    for _ in range(400):
         mutated = whole.copy()
         places = rng.integers(len(whole), size=rng.integers(1, 5))
         mutated[places] = rng.integers(256, size=len(places))
@@ -243,7 +243,7 @@ def test_garbage_gives_arrays_or_a_refusal(kind, tmp_path):
         else:
             assert all(isinstance(array, np.ndarray) for array in found.values())
             outcomes["read"] += 1
-    assert min(outcomes.values()) > 10  # both happen, so neither is merely how the test is made
+    assert min(outcomes.values()) > 5  # both happen, so neither is merely how the test is made
 
 
 def test_the_loader_of_such_streams_is_not_called():

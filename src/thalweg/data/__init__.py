@@ -14,6 +14,7 @@ from thalweg.data.columns import time_values as time_values
 from thalweg.data.lagged import PastFeatures as PastFeatures
 from thalweg.data.lagged import Standardizer as Standardizer
 from thalweg.data.lagged import past_features as past_features
+from thalweg.data.images import stack_images as stack_images
 from thalweg.data.learn import Task as Task
 from thalweg.data.learn import TaskChoice as TaskChoice
 from thalweg.data.learn import drop_missing_target as drop_missing_target
@@ -65,6 +66,7 @@ __all__ = [
     "read_table",
     "scaffold_split",
     "shipped_file",
+    "stack_images",
     "time_split",
     "time_values",
     "walk_forward",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from thalweg.errors import UserError
-from thalweg.figures.style import INK, MUTED, SERIES, dress, plain
+from thalweg.figures.style import DASHES, INK, MUTED, SERIES, dress, legend, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -75,3 +75,44 @@ def medians(ax: "Axes", found: Mapping[str, Sequence[float] | np.ndarray], *, me
     middles, intervals = zip(*(median_interval(list(runs)) for runs in found.values()), strict=True)
     low, high = np.transpose(intervals)
     scores(ax, list(found), np.array(middles), low, high, metric=metric, first=first)
+
+
+def learning_curves(
+    ax: "Axes", labels: Sequence[int], found: Mapping[str, np.ndarray], *, metric: str, counted: str = "labels"
+) -> None:
+    """The median score of each model by the number of labels that it learned from, with the range over its runs.
+
+    Args:
+        ax: where to draw.
+        labels: numbers of labels, rising, above 0; on a logarithmic axis.
+        found: a name to its scores, (runs, numbers).
+        metric: the score's name and units.
+        counted: what is counted.
+    Raises:
+        UserError: no models, or scores of another shape.
+
+    >>> from matplotlib.figure import Figure
+    >>> ax = Figure().add_subplot()
+    >>> learning_curves(ax, [8, 16], {"network": np.array([[0.6, 0.8], [0.5, 0.7]])}, metric="accuracy")
+    >>> [float(value) for value in ax.lines[0].get_ydata()]
+    [0.55, 0.75]
+    """
+    if not found or any(np.ndim(runs) != 2 or np.shape(runs)[1] != len(labels) for runs in found.values()):
+        shapes = {name: np.shape(runs) for name, runs in found.items()}
+        raise UserError(f"scores of shapes {shapes} for {len(labels)} numbers", where="figures.learning_curves")
+    from matplotlib.ticker import NullLocator
+
+    dress(ax)
+    for i, (name, runs) in enumerate(found.items()):
+        places = np.asarray(labels) * 1.035 ** (
+            i - (len(found) - 1) / 2
+        )  # side by side, so that no range hides another
+        colour, dash = SERIES[i % len(SERIES)], DASHES[i % len(DASHES)]
+        ax.plot(places, np.median(runs, axis=0), "o", linestyle=dash, color=colour, markersize=5, label=plain(name, 40))
+        ax.vlines(places, np.min(runs, axis=0), np.max(runs, axis=0), color=colour, linewidth=1.2, alpha=0.6)
+    ax.set_xscale("log")
+    ax.set_xticks(list(labels), [str(label) for label in labels])
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xlabel(plain(counted, 60))
+    ax.set_ylabel(plain(metric, 48))
+    legend(ax)

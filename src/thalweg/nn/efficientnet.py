@@ -52,9 +52,9 @@ class EfficientNetLite0(eqx.Module):
         pixels: 0 … 255 to about -1 … 1.
         stem, blocks, top, head: the parts in their order; `only(lambda m: m.head)` trains the head.
 
-    >>> model = EfficientNetLite0(2, key=jax.random.key(0))
-    >>> len(model.blocks)
-    16
+    >>> model = eqx.filter_eval_shape(EfficientNetLite0, 2, key=jax.random.key(0))  # shapes alone, no weights drawn
+    >>> len(model.blocks), model.head.weight.shape
+    (16, (1280, 2))
     """
 
     pixels: Standardize
