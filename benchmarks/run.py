@@ -5,6 +5,7 @@ import sys
 
 NAMES = (
     "mlp_step",
+    "unet",
     "order",
     "first_step",
     "members",

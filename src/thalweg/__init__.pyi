@@ -33,6 +33,7 @@ from .objective import Problem as Problem
 from .objective import Residual as Residual
 from .objective import Rows as Rows
 from .objective import Supervised as Supervised
+from .objective import SupervisedBatch as SupervisedBatch
 from .objective import UnknownPosterior as UnknownPosterior
 from .objective import frozen as frozen
 from .objective import gradient_signal as gradient_signal

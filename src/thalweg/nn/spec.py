@@ -21,7 +21,8 @@ from thalweg.nn.dropout import Dropout
 from thalweg.nn.dynamics import HybridField, InitialStates, NeuralField, NeuralODE, SecondOrderField
 from thalweg.nn.linear import Linear
 from thalweg.nn.mlp import MLP
-from thalweg.nn.normalization import BatchNorm, LayerNorm, Standardize
+from thalweg.nn.normalization import BatchNorm, GroupNorm, LayerNorm, Standardize
+from thalweg.nn.pooling import MaxPool2d, UpConv2d
 from thalweg.nn.sequential import Residual, Sequential
 from thalweg.nn.solvers import (
     BacksolveAdjoint,
@@ -34,6 +35,7 @@ from thalweg.nn.solvers import (
     Tsit5,
 )
 from thalweg.nn.statistics import RunningStatistics
+from thalweg.nn.unet import DoubleConv, UNet
 from thalweg.types import PyTree
 
 LAYERS: Mapping[str, type[eqx.Module]] = MappingProxyType(
@@ -48,15 +50,18 @@ LAYERS: Mapping[str, type[eqx.Module]] = MappingProxyType(
             DirectAdjoint,
             DiscreteAdjoint,
             Dopri5,
+            DoubleConv,
             Dropout,
             ForwardSensitivities,
             GlobalMeanPool2d,
+            GroupNorm,
             HybridField,
             InitialStates,
             Kvaerno5,
             LayerNorm,
             LeakyReLU,
             Linear,
+            MaxPool2d,
             MeanPool2d,
             MLP,
             NeuralField,
@@ -67,6 +72,8 @@ LAYERS: Mapping[str, type[eqx.Module]] = MappingProxyType(
             Sequential,
             Standardize,
             Tsit5,
+            UNet,
+            UpConv2d,
         )
     }
 )

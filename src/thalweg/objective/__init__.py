@@ -38,7 +38,9 @@ from thalweg.objective.sources import Examples as Examples
 from thalweg.objective.sources import HostRows as HostRows
 from thalweg.objective.sources import NoExamples as NoExamples
 from thalweg.objective.sources import Rows as Rows
+from thalweg.objective.supervised import AbstractSupervised as AbstractSupervised
 from thalweg.objective.supervised import Supervised as Supervised
+from thalweg.objective.supervised import SupervisedBatch as SupervisedBatch
 from thalweg.objective.term import AbstractTerm as AbstractTerm
 from thalweg.objective.term import Slope as Slope
 from thalweg.objective.term import example_costs as example_costs
