@@ -6,6 +6,7 @@ import sys
 NAMES = (
     "mlp_step",
     "unet",
+    "weight_gradient",
     "order",
     "first_step",
     "members",

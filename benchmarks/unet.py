@@ -1,7 +1,8 @@
 """One Adam step of a U-Net 16-32-64 on 8 images of 128 × 128 in float32: thalweg against PyTorch.
 
 The same layers on both sides (3 × 3 convolutions with zeros around, group normalization by 4 channels or none, maxima
-over 2 × 2, up-convolutions 2 × 2), soft IoU, float32. Beside it stands what a convolution's three products take alone.
+over 2 × 2, up-convolutions 2 × 2), soft IoU, float32.
+`benchmarks.weight_gradient` times the products of single convolutions.
 Run: .venv/bin/python -m benchmarks.unet
 """
 
@@ -14,16 +15,15 @@ import torch
 
 from benchmarks.side_by_side import alternate, ratio, record, seconds, summary
 from thalweg.losses import soft_iou
-from thalweg.nn import Conv2d, UNet
+from thalweg.nn import UNet
 from thalweg.objective import Objective, Supervised
 from thalweg.optim import Adam
 from thalweg.train import Mode, Phase
 from thalweg.train.members import Layout
 from thalweg.train.phases import Choices, Traveller, prepare
 
-IMAGES, SIDE, BATCH, STEPS = 64, 128, 8, 8
+IMAGES, SIDE, BATCH, STEPS = 64, 128, 8, 4
 WIDTHS = (16, 32, 64)
-LAYERS = ((SIDE, 16, 16), (SIDE, 32, 16), (SIDE // 2, 32, 32), (SIDE // 4, 64, 64))  # side, channels in and out
 
 
 def data() -> tuple[np.ndarray, np.ndarray]:
@@ -112,35 +112,6 @@ def torch_steps(groups: int | None, memory: torch.memory_format):
     return lambda: seconds(work)
 
 
-def products(side: int, before: int, after: int) -> dict[str, object]:
-    """Forward pass, input gradient and weight gradient of one convolution, each alone, on both sides."""
-    rng = np.random.default_rng(0)
-    x, dy = (rng.normal(size=(BATCH, side, side, c)).astype(np.float32) for c in (before, after))
-    layer = Conv2d(before, after, kernel_size=3, padding=1, bias=False, key=jax.random.key(0))
-    images, slope = jnp.asarray(x), jnp.asarray(dy)
-    run = lambda layer, images: jax.vmap(layer)(images)
-    by_weight = jax.jit(lambda layer: jax.vjp(lambda one: run(one, images), layer)[1](slope))
-    by_image = jax.jit(lambda images: jax.vjp(lambda one: run(layer, one), images)[1](slope))
-    forward = jax.jit(run)
-    there, back = (torch.as_tensor(a).permute(0, 3, 1, 2).contiguous() for a in (x, dy))
-    weight = torch.as_tensor(np.array(layer.weight)).permute(3, 2, 0, 1).contiguous()
-    backward = lambda mask: torch.ops.aten.convolution_backward(
-        back, there, weight, None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, mask
-    )
-    ways = {
-        "forward": lambda: jax.block_until_ready(forward(layer, images)),
-        "torch forward": lambda: torch.nn.functional.conv2d(there, weight, padding=1),
-        "input gradient": lambda: jax.block_until_ready(by_image(images)),
-        "torch input gradient": lambda: backward([True, False, False]),
-        "weight gradient": lambda: jax.block_until_ready(by_weight(layer)),
-        "torch weight gradient": lambda: backward([False, True, False]),
-    }
-    for way in ways.values():
-        way()
-    times = alternate({name: lambda way=way: seconds(way) for name, way in ways.items()}, 9)
-    return {name: 1e3 * summary(values)["median"] for name, values in times.items()}
-
-
 def main() -> None:
     """Alternate all ways, report milliseconds a step and ratios."""
     figures: dict[str, object] = {}
@@ -158,9 +129,6 @@ def main() -> None:
             },
             f"ratio to {best}": ratio(times["thalweg"], times[best]),
         }
-    figures["one convolution, milliseconds"] = {
-        f"{side} × {side}, {before} to {after}": products(side, before, after) for side, before, after in LAYERS
-    }
     record("unet", figures)
 
 

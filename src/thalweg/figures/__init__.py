@@ -4,6 +4,7 @@ from thalweg.figures import classification as classification
 from thalweg.figures import comparison as comparison
 from thalweg.figures import courses as courses
 from thalweg.figures import fields as fields
+from thalweg.figures import masks as masks
 from thalweg.figures import parameters as parameters
 from thalweg.figures import phase as phase
 from thalweg.figures import predictions as predictions
