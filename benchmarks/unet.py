@@ -1,8 +1,8 @@
 """One Adam step of a U-Net 16-32-64 on 8 images of 128 × 128 in float32: thalweg against PyTorch.
 
 The same layers on both sides (3 × 3 convolutions with zeros around, group normalization by 4 channels or none, maxima
-over 2 × 2, up-convolutions 2 × 2), soft IoU, float32.
-`benchmarks.weight_gradient` times the products of single convolutions.
+over 2 × 2, up-convolutions 2 × 2), soft IoU. `benchmarks.weight_gradient` times the products of
+single convolutions.
 Run: .venv/bin/python -m benchmarks.unet
 """
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 LEVELS = 9
 DARKEST = 0.05
+BROAD, FINE = 2.4, 1.2
 
 
 def outlines(ax: "Axes", image: np.ndarray, masks: Mapping[str, np.ndarray], *, spacing: int = 1) -> None:
@@ -53,8 +54,8 @@ def outlines(ax: "Axes", image: np.ndarray, masks: Mapping[str, np.ndarray], *, 
         colour = SERIES[(1, 0, 2, 3)[i % 4]]
         wide = np.pad(np.asarray(mask, np.float64), 1)  # an outline closes at the border of the image
         at = [np.arange(-1, size + 1) for size in (width, height)]
-        ax.contour(*at, wide, levels=[0.5], colors=[colour], linewidths=3.0 if i == 0 else 1.4)
-        ax.plot([], [], color=colour, linewidth=3.0 if i == 0 else 1.4, label=plain(name))
+        ax.contour(*at, wide, levels=[0.5], colors=[colour], linewidths=BROAD if i == 0 else FINE)
+        ax.plot([], [], color=colour, linewidth=BROAD if i == 0 else FINE, label=plain(name))
     ax.set_xlim(-0.5, width - 0.5)
     ax.set_ylim(height - 0.5, -0.5)
     ax.set_aspect("equal")
