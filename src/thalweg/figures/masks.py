@@ -30,8 +30,8 @@ def outlines(ax: "Axes", image: np.ndarray, masks: Mapping[str, np.ndarray], *, 
     >>> from matplotlib.figure import Figure
     >>> ax = Figure().add_subplot()
     >>> outlines(ax, np.eye(4), {"truth": np.eye(4) > 0})
-    >>> ax.get_ylim()  # the first row on top
-    (3.5, -0.5)
+    >>> [float(end) for end in ax.get_ylim()]  # the first row on top
+    [3.5, -0.5]
     """
     image = np.asarray(image, np.float64)
     if image.ndim != 2 or min(image.shape) < 2:

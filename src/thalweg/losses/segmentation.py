@@ -145,8 +145,8 @@ class Dice(AbstractOverlap):
     Raises:
         UserError: as `SoftIoU`.
 
-    >>> Dice()(jnp.array([[0.0, 50.0]]), jnp.array([[True, True]])).round(4)  # 1 - 3/3.5
-    Array(0.1429, dtype=float32)
+    >>> print(f"{Dice()(jnp.array([[0.0, 50.0]]), jnp.array([[True, True]])):.4f}")  # 1 - 3/3.5
+    0.1429
     """
 
     empty: float = eqx.field(static=True)
