@@ -53,7 +53,7 @@ class Conv2d(eqx.Module):
         bias: bool = True,
         dtype: DTypeLike = jnp.float32,
     ):
-        self.kernel_size, self.stride, self.padding = pair(kernel_size), pair(stride), pair(padding)
+        self.kernel_size, self.stride, self.padding = _pair(kernel_size), _pair(stride), _pair(padding)
         if min(in_channels, out_channels, *self.kernel_size, *self.stride) < 1 or min(self.padding) < 0:
             raise UserError(
                 f"a convolution from {in_channels} to {out_channels} channels with kernel {self.kernel_size}, "
@@ -66,7 +66,7 @@ class Conv2d(eqx.Module):
 
     def __call__(self, x: jax.Array, *, key: Key | None = None) -> jax.Array:
         """(h, w, in_channels) to (h', w', out_channels) with h' = (h + 2·padding - kernel)//stride + 1, w' likewise."""
-        check_image(self, x)
+        _check_image(self, x)
         too_small = any(h + 2 * p < k for h, p, k in zip(x.shape, self.padding, self.kernel_size, strict=False))
         if x.shape[-1] != self.in_channels or too_small:
             raise UserError(
@@ -99,7 +99,7 @@ class MeanPool2d(eqx.Module):
     size: tuple[int, int] = eqx.field(static=True)
 
     def __init__(self, size: Pair):
-        self.size = pair(size)
+        self.size = _pair(size)
         if min(self.size) < 1:
             raise UserError(f"pooling windows of size {self.size}", remedy="Both must be at least 1.")
 
@@ -120,8 +120,22 @@ class GlobalMeanPool2d(eqx.Module):
 
     def __call__(self, x: jax.Array, *, key: Key | None = None) -> jax.Array:
         """(height, width, channels) to (channels,)."""
-        check_image(self, x)
+        _check_image(self, x)
         return x.mean(axis=(0, 1))
+
+
+def _pair(value: Pair) -> tuple[int, int]:
+    first, second = value if isinstance(value, tuple) else (value, value)
+    return int(first), int(second)
+
+
+def _check_image(layer: eqx.Module, x: jax.Array) -> None:
+    if x.ndim != 3:
+        raise UserError(
+            f"input of shape {x.shape} for a layer of one image",
+            where=type(layer).__name__,
+            remedy="An image has the shape (height, width, channels). Map over a batch: jax.vmap(model)(x).",
+        )
 
 
 def windows(layer: eqx.Module, x: jax.Array, size: tuple[int, int]) -> jax.Array:
@@ -130,7 +144,7 @@ def windows(layer: eqx.Module, x: jax.Array, size: tuple[int, int]) -> jax.Array
     Raises:
         UserError: the windows do not fill the image.
     """
-    check_image(layer, x)
+    _check_image(layer, x)
     (height, width, channels), (rows, columns) = x.shape, size
     if height % rows or width % columns:
         raise UserError(
@@ -139,23 +153,3 @@ def windows(layer: eqx.Module, x: jax.Array, size: tuple[int, int]) -> jax.Array
             remedy="Choose a size that divides the image, or pad it.",
         )
     return x.reshape(height // rows, rows, width // columns, columns, channels)
-
-
-def pair(value: Pair) -> tuple[int, int]:
-    """Height and width, where one number may stand for both."""
-    first, second = value if isinstance(value, tuple) else (value, value)
-    return int(first), int(second)
-
-
-def check_image(layer: eqx.Module, x: jax.Array) -> None:
-    """Refuses what is no image.
-
-    Raises:
-        UserError: naming the shape.
-    """
-    if x.ndim != 3:
-        raise UserError(
-            f"input of shape {x.shape} for a layer of one image",
-            where=type(layer).__name__,
-            remedy="An image has the shape (height, width, channels). Map over a batch: jax.vmap(model)(x).",
-        )

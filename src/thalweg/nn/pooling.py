@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from thalweg.errors import UserError
-from thalweg.nn.conv import Pair, check_image, pair, windows
+from thalweg.nn.conv import Pair, _check_image, _pair, windows
 from thalweg.nn.initializers import Initializer, lecun_normal
 from thalweg.types import Key
 
@@ -26,7 +26,7 @@ class MaxPool2d(eqx.Module):
     size: tuple[int, int] = eqx.field(static=True)
 
     def __init__(self, size: Pair):
-        self.size = pair(size)
+        self.size = _pair(size)
         if min(self.size) < 1:
             raise UserError(f"pooling windows of size {self.size}", remedy="Both must be at least 1.")
 
@@ -70,7 +70,7 @@ class UpConv2d(eqx.Module):
         init: Initializer = lecun_normal,
         dtype: DTypeLike = jnp.float32,
     ):
-        self.size = pair(size)
+        self.size = _pair(size)
         if min(in_channels, out_channels, *self.size) < 1:
             raise UserError(
                 f"an up-convolution from {in_channels} to {out_channels} channels, windows of size {self.size}",
@@ -82,7 +82,7 @@ class UpConv2d(eqx.Module):
 
     def __call__(self, x: jax.Array, *, key: Key | None = None) -> jax.Array:
         """(height, width, in_channels) to (size · height, size · width, out_channels)."""
-        check_image(self, x)
+        _check_image(self, x)
         if x.shape[-1] != self.in_channels:
             raise UserError(
                 f"image of shape {x.shape} for an up-convolution of {self.in_channels} channels",
