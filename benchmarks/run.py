@@ -5,6 +5,8 @@ import sys
 
 NAMES = (
     "mlp_step",
+    "unet",
+    "weight_gradient",
     "order",
     "audit",
     "first_step",

@@ -42,6 +42,7 @@ from .objective import Side as Side
 from .objective import SpectralNorm as SpectralNorm
 from .objective import Supervised as Supervised
 from .objective import TotalVariation as TotalVariation
+from .objective import SupervisedBatch as SupervisedBatch
 from .objective import UnknownPosterior as UnknownPosterior
 from .objective import frozen as frozen
 from .objective import gradient_signal as gradient_signal

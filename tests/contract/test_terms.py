@@ -17,6 +17,7 @@ from thalweg.losses import (
     BinaryCrossEntropy,
     BinaryFocal,
     CrossEntropy,
+    Dice,
     FixedGaussianNLL,
     FixedLaplaceNLL,
     Focal,
@@ -30,6 +31,7 @@ from thalweg.losses import (
     NegativeBinomialNLL,
     PoissonNLL,
     Quantile,
+    SoftIoU,
     SquaredError,
     StudentTNLL,
     WeibullSurvival,
@@ -50,6 +52,7 @@ from thalweg.objective import (
     Rows,
     SpectralNorm,
     Supervised,
+    SupervisedBatch,
     TotalVariation,
     split,
 )
@@ -60,6 +63,7 @@ RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(N, 3))
 REAL, POSITIVE, UNIT = X[:, 0] + 0.5, np.exp(X[:, 0]), 1 / (1 + np.exp(X[:, 1]))
 CLASS, YES, COUNT = np.arange(N) % 4, np.arange(N) % 2 == 0, np.arange(N) % 5
+MASKS = X[:, :2] > 0
 
 
 class Heads(eqx.Module):
@@ -104,6 +108,8 @@ LOSSES = {
     Focal: (Focal(), vector(4), CLASS),
     BinaryCrossEntropy: (BinaryCrossEntropy(), scalar(), YES),
     BinaryFocal: (BinaryFocal(), scalar(), YES),
+    SoftIoU: (SoftIoU(), vector(2), MASKS),
+    Dice: (Dice(), vector(2), MASKS),
     WeibullSurvival: (WeibullSurvival(), heads(2), (POSITIVE, YES)),
     LogNormalSurvival: (LogNormalSurvival(), heads(2), (POSITIVE, YES)),
 }
@@ -122,6 +128,8 @@ TERMS = {
         MLP(3, None, width=8, depth=1, dropout=0.5, key=jax.random.key(0)),
     ),
     "Supervised, batch norm": (Supervised(X, REAL[:, None], loss=SquaredError()), normalized()),
+    "SupervisedBatch": (SupervisedBatch(X, MASKS, loss=SoftIoU()), vector(2)),
+    "SupervisedBatch, batch norm": (SupervisedBatch(X, YES[:, None], loss=SoftIoU()), normalized()),
     "Residual": (Residual(lambda u, z: jax.grad(u)(z) + u(z), POINTS), scalar()),
     "Equal": (Equal(lambda u, z: u(z), 3.0, POINTS), scalar()),
     "AtMost": (AtMost(lambda u, z: u(z), -3.0, Rows(X)), scalar()),

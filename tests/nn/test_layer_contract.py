@@ -53,9 +53,11 @@ MODELS = {  # name -> (dtype -> model, shape of one example)
     "Dropout": (lambda dtype: nn.Dropout(0.3), (3,)),
     "FixedStatistics": (lambda dtype: nn.frozen_statistics(nn.BatchNorm(3, dtype=dtype)), (2, 3)),
     "GlobalMeanPool2d": (lambda dtype: nn.GlobalMeanPool2d(), (4, 4, 2)),
+    "GroupNorm": (lambda dtype: nn.GroupNorm(4, groups=2, eps=1e-3, dtype=dtype), (3, 2, 4)),
     "LayerNorm": (lambda dtype: nn.LayerNorm(3, eps=1e-3, dtype=dtype), (2, 3)),
     "LeakyReLU": (lambda dtype: nn.LeakyReLU(0.2), (3,)),
     "Linear": (lambda dtype: nn.Linear(3, 2, bias=False, key=KEY, dtype=dtype), (3,)),
+    "MaxPool2d": (lambda dtype: nn.MaxPool2d((1, 2)), (3, 4, 2)),
     "MeanPool2d": (lambda dtype: nn.MeanPool2d((1, 2)), (3, 4, 2)),
     "MLP": (
         lambda dtype: nn.MLP(3, None, width=[8, 4], key=KEY, activation=nn.LeakyReLU(0.1), dropout=0.2, dtype=dtype),
@@ -63,6 +65,8 @@ MODELS = {  # name -> (dtype -> model, shape of one example)
     ),
     "Residual": (lambda dtype: nn.Residual(nn.Linear(3, 3, key=KEY, dtype=dtype)), (3,)),
     "Sequential": (small_resnet, (6, 6, 1)),
+    "UNet": (lambda dtype: nn.UNet(1, None, widths=(2, 4), groups=2, key=KEY, dtype=dtype), (4, 6, 1)),
+    "UpConv2d": (lambda dtype: nn.UpConv2d(3, 2, size=(2, 1), key=KEY, dtype=dtype), (3, 4, 3)),
     "Standardize": (lambda dtype: nn.Standardize([1.0, 2.0, 3.0], [1.0, 2.0, 4.0], dtype=dtype), (3,)),
 }
 

@@ -6,6 +6,7 @@ from thalweg.figures import comparison as comparison
 from thalweg.figures import continuation as continuation
 from thalweg.figures import courses as courses
 from thalweg.figures import fields as fields
+from thalweg.figures import masks as masks
 from thalweg.figures import parameters as parameters
 from thalweg.figures import phase as phase
 from thalweg.figures import predictions as predictions

@@ -42,6 +42,11 @@ from thalweg.losses.robust import StudentTNLL as StudentTNLL
 from thalweg.losses.robust import absolute_error as absolute_error
 from thalweg.losses.robust import laplace_nll as laplace_nll
 from thalweg.losses.robust import student_t_nll as student_t_nll
+from thalweg.losses.segmentation import AbstractOverlap as AbstractOverlap
+from thalweg.losses.segmentation import Dice as Dice
+from thalweg.losses.segmentation import SoftIoU as SoftIoU
+from thalweg.losses.segmentation import dice as dice
+from thalweg.losses.segmentation import soft_iou as soft_iou
 from thalweg.losses.survival import CoxPartialLikelihood as CoxPartialLikelihood
 from thalweg.losses.survival import LogNormalSurvival as LogNormalSurvival
 from thalweg.losses.survival import Ties as Ties

@@ -32,8 +32,11 @@ from thalweg.nn.initializers import scaled as scaled
 from thalweg.nn.linear import Linear as Linear
 from thalweg.nn.mlp import MLP as MLP
 from thalweg.nn.normalization import BatchNorm as BatchNorm
+from thalweg.nn.normalization import GroupNorm as GroupNorm
 from thalweg.nn.normalization import LayerNorm as LayerNorm
 from thalweg.nn.normalization import Standardize as Standardize
+from thalweg.nn.pooling import MaxPool2d as MaxPool2d
+from thalweg.nn.pooling import UpConv2d as UpConv2d
 from thalweg.nn.save import load_model as load_model
 from thalweg.nn.save import save_model as save_model
 from thalweg.nn.sequential import Residual as Residual
@@ -67,3 +70,5 @@ from thalweg.nn.trajectories import StepInput as StepInput
 from thalweg.nn.trajectories import Trajectory as Trajectory
 from thalweg.nn.trajectories import cut_trajectories as cut_trajectories
 from thalweg.nn.trajectories import stack_trajectories as stack_trajectories
+from thalweg.nn.unet import DoubleConv as DoubleConv
+from thalweg.nn.unet import UNet as UNet

@@ -131,15 +131,7 @@ class MeanPool2d(eqx.Module):
 
     def __call__(self, x: jax.Array, *, key: Key | None = None) -> jax.Array:
         """(height, width, channels) to (height/size, width/size, channels)."""
-        _check_image(self, x)
-        (height, width, channels), (rows, columns) = x.shape, self.size
-        if height % rows or width % columns:
-            raise UserError(
-                f"windows of size {self.size} do not fill an image of shape {x.shape}",
-                where="MeanPool2d",
-                remedy="Choose a size that divides the image, or pad it.",
-            )
-        return x.reshape(height // rows, rows, width // columns, columns, channels).mean(axis=(1, 3))
+        return windows(self, x, self.size).mean(axis=(1, 3))
 
 
 class GlobalMeanPool2d(eqx.Module):
@@ -186,3 +178,20 @@ def _check_image(layer: eqx.Module, x: jax.Array) -> None:
             where=type(layer).__name__,
             remedy="An image has the shape (height, width, channels). Map over a batch: jax.vmap(model)(x).",
         )
+
+
+def windows(layer: eqx.Module, x: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """An image (height, width, channels) as windows that do not overlap: (rows of them, size, columns, size, channels).
+
+    Raises:
+        UserError: the windows do not fill the image.
+    """
+    _check_image(layer, x)
+    (height, width, channels), (rows, columns) = x.shape, size
+    if height % rows or width % columns:
+        raise UserError(
+            f"windows of size {size} do not fill an image of shape {x.shape}",
+            where=type(layer).__name__,
+            remedy="Choose a size that divides the image, or pad it.",
+        )
+    return x.reshape(height // rows, rows, width // columns, columns, channels)

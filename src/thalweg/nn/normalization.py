@@ -120,6 +120,53 @@ class LayerNorm(eqx.Module):
         return centred * jax.lax.rsqrt(variance + self.eps) * self.weight + self.bias
 
 
+class GroupNorm(eqx.Module):
+    """Centres and scales groups of channels over all pixels of one example, then an affine map (Wu and He, 2018).
+
+    Unlike `BatchNorm` it looks at one example only, so that the cost of an example stays its own.
+
+    Args:
+        size: number of channels, the last axis.
+        groups: of neighbouring channels; divides `size`. 1 normalizes the whole example at once.
+        eps: added to the variance, ≥ 0, in squared units of the input.
+        dtype: of the parameters.
+    Raises:
+        UserError: an argument out of range; at the call, an input whose last axis has another size.
+
+    >>> GroupNorm(2, groups=1)(jnp.array([[1.0, 3.0], [3.0, 1.0]])).round(2)
+    Array([[-1.,  1.],
+           [ 1., -1.]], dtype=float32)
+    """
+
+    weight: jax.Array  # (size,)
+    bias: jax.Array  # (size,)
+    size: int = eqx.field(static=True)
+    groups: int = eqx.field(static=True)
+    eps: float = eqx.field(static=True)
+
+    def __init__(self, size: int, *, groups: int, eps: float = 1e-5, dtype: DTypeLike = jnp.float32):
+        if size < 1 or groups < 1 or size % groups or eps < 0:
+            raise UserError(
+                f"GroupNorm of size {size} in {groups} groups, eps {eps}",
+                remedy="The number of groups divides the size; both are at least 1, eps at least 0.",
+            )
+        self.weight, self.bias = jnp.ones(size, dtype), jnp.zeros(size, dtype)
+        self.size, self.groups, self.eps = int(size), int(groups), float(eps)
+
+    def __call__(self, x: jax.Array, *, key: Key | None = None) -> jax.Array:
+        """(..., size) to the same shape."""
+        _check_features(self, x, self.size)
+        pixels = tuple(range(x.ndim - 1))
+
+        def of_groups(means: jax.Array) -> jax.Array:  # (size,) of each channel to (size,) of its group
+            mean = jnp.mean(means.reshape(self.groups, -1), axis=-1, keepdims=True)
+            return jnp.broadcast_to(mean, (self.groups, self.size // self.groups)).reshape(self.size)
+
+        centred = x - of_groups(jnp.mean(x, pixels))
+        variance = of_groups(jnp.mean(jnp.square(centred), pixels))
+        return centred * (jax.lax.rsqrt(variance + self.eps) * self.weight) + self.bias
+
+
 class Standardize(Untrained):
     """(x - mean) / scale by constants that training never touches: normalization that travels inside the model.
 

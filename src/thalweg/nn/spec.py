@@ -23,7 +23,8 @@ from thalweg.nn.dynamics import HybridField, InitialStates, NeuralField, NeuralO
 from thalweg.nn.efficientnet import EfficientNetLite0
 from thalweg.nn.linear import Linear
 from thalweg.nn.mlp import MLP
-from thalweg.nn.normalization import BatchNorm, LayerNorm, Standardize
+from thalweg.nn.normalization import BatchNorm, GroupNorm, LayerNorm, Standardize
+from thalweg.nn.pooling import MaxPool2d, UpConv2d
 from thalweg.nn.sequential import Residual, Sequential
 from thalweg.nn.solvers import (
     BacksolveAdjoint,
@@ -36,6 +37,8 @@ from thalweg.nn.solvers import (
     Tsit5,
 )
 from thalweg.nn.statistics import FixedStatistics, RunningStatistics
+from thalweg.nn.statistics import RunningStatistics
+from thalweg.nn.unet import DoubleConv, UNet
 from thalweg.types import PyTree
 
 LAYERS: Mapping[str, type[eqx.Module]] = MappingProxyType(
@@ -51,17 +54,20 @@ LAYERS: Mapping[str, type[eqx.Module]] = MappingProxyType(
             DirectAdjoint,
             DiscreteAdjoint,
             Dopri5,
+            DoubleConv,
             Dropout,
             EfficientNetLite0,
             FixedStatistics,
             ForwardSensitivities,
             GlobalMeanPool2d,
+            GroupNorm,
             HybridField,
             InitialStates,
             Kvaerno5,
             LayerNorm,
             LeakyReLU,
             Linear,
+            MaxPool2d,
             MeanPool2d,
             MLP,
             NeuralField,
@@ -72,6 +78,8 @@ LAYERS: Mapping[str, type[eqx.Module]] = MappingProxyType(
             Sequential,
             Standardize,
             Tsit5,
+            UNet,
+            UpConv2d,
         )
     }
 )

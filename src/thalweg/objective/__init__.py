@@ -47,7 +47,9 @@ from thalweg.objective.structure import GroupLasso as GroupLasso
 from thalweg.objective.structure import Orthogonality as Orthogonality
 from thalweg.objective.structure import Side as Side
 from thalweg.objective.structure import SpectralNorm as SpectralNorm
+from thalweg.objective.supervised import AbstractSupervised as AbstractSupervised
 from thalweg.objective.supervised import Supervised as Supervised
+from thalweg.objective.supervised import SupervisedBatch as SupervisedBatch
 from thalweg.objective.term import AbstractTerm as AbstractTerm
 from thalweg.objective.term import Slope as Slope
 from thalweg.objective.term import example_costs as example_costs
