@@ -206,7 +206,8 @@ def families(settings: Settings, run: tw.Run) -> list[tw.Claim]:
         for share in TRAITS.values():
             y = (1 - share) ** 0.5 * law + share**0.5 * inherited + noise
             asked += [Posed(counts(sequences), y, one) for one in splits]
-        frame = pd.DataFrame(LETTERS[sequences], columns=[f"site {i}" for i in range(settings.sites)]).assign(trait=y)
+        frame = pd.DataFrame(LETTERS[sequences], columns=[f"site {i}" for i in range(settings.sites)])
+        frame["trait"] = law + noise
         kin.append([LeakKind.NEAR_DUPLICATES in tw.data.audit(frame, "trait", one).kinds for one in splits])
     shape = (len(seeds), len(TRAITS), len(SPLITS))
     scores = {name: one.reshape(shape) for name, one in scored(asked, settings, run).items()}
