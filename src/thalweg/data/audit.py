@@ -93,7 +93,7 @@ def audit(
 
     Examined are copies and near-copies of rows, groups on both sides (also those that nobody declared), the order of
     time and of the file, columns that number the rows, and columns that are the target in another dress. The cost
-    grows as n log n; of more than 2,000 test rows the neighbours of 2,000 are looked for, drawn at random.
+    grows as n log n; of more than 1,000 test rows the neighbours of 1,000 are looked for, drawn at random.
 
     Args:
         frame: the table; each row has a target (`drop_missing_target`).

@@ -8,7 +8,7 @@ from thalweg.data.audit_table import Audited, Examined
 
 DOUBT = 0.01  # chance of so many copies among rows that happen to be alike
 SAFETY = 10.0  # by which that chance is exaggerated, for columns that depend on each other
-EXAMINED = 2_000  # test rows whose nearest neighbours are looked for
+EXAMINED = 1_000  # test rows whose nearest neighbours are looked for
 NEIGHBOURS = 40
 CLOSE = (1e-3, 1e-4)  # chances of a neighbour so much nearer than the next ones, that are looked at
 ALIKE = 0.8  # share of the columns of names in which nearly equal rows agree

@@ -63,15 +63,15 @@ def copies_of_target(table: Examined) -> list[Copy]:
 def _number_copy(table: Examined, one: Audited, held: np.ndarray) -> Copy | None:
     goal = table.y[:, 0]
     if one.numbers is None:
-        return _recoded(table, one, goal)
+        return _recoded(table, one)
     there = np.isfinite(one.numbers)
     if there.sum() < max(LEAST, len(goal) / 2):
         return None
     x, y, held = one.numbers[there], goal[there], held[there]
     rows = len(x)
-    values = len(np.unique(y))
-    if values < 3 or len(np.unique(x)) < 3:
-        return _recoded(table, one, goal)
+    values = table.target.different
+    if min(values, one.different) < 3:
+        return _recoded(table, one)
     if np.array_equal(x, y):
         return Copy(one.name, Dress.EQUAL, 1.0, rows)
     a, b = x / np.abs(x).max(), y / np.abs(y).max()  # squares of huge values would overflow
@@ -85,7 +85,7 @@ def _number_copy(table: Examined, one: Audited, held: np.ndarray) -> Copy | None
         return Copy(one.name, Dress.RANKS, 1.0, rows)
     if values >= 10 and np.abs(1 - p - q).max() < tied:
         return Copy(one.name, Dress.REVERSED, 1.0, rows)
-    found = _recoded(table, one, goal)
+    found = _recoded(table, one)
     if found is not None or not 0 < held.sum() < rows:
         return found
     explained = min(_explained(x, one_y, held) for one_y in (b, q))
@@ -103,19 +103,19 @@ def _explained(x: np.ndarray, y: np.ndarray, held: np.ndarray) -> float:
     return 1 - float(left @ left) / spread if spread > 0 else 0.0
 
 
-def _recoded(table: Examined, one: Audited, goal: np.ndarray) -> Copy | None:
+def _recoded(table: Examined, one: Audited) -> Copy | None:
     """Codes that stand for the target's values one for one; only of values that repeat does this say anything."""
-    values, y = np.unique(goal, return_inverse=True)
-    pairs = len(np.unique(one.codes.astype(np.int64) * len(values) + y.ravel()))
-    if pairs == one.different == len(values) and 2 <= pairs <= len(goal) / 2:
-        return Copy(one.name, Dress.RECODED, 1.0, len(goal))
-    return None
+    rows, values = len(one.codes), table.target.different
+    if one.different != values or values > rows / 2:
+        return None
+    pairs = one.codes * (table.target.codes.max() + 1) + table.target.codes
+    return Copy(one.name, Dress.RECODED, 1.0, rows) if len(np.unique(pairs)) == values else None
 
 
 def _class_copy(table: Examined, one: Audited, held: np.ndarray) -> Copy | None:
     labels = table.target.codes
     n = len(labels)
-    found = _recoded(table, one, labels.astype(np.float64))
+    found = _recoded(table, one)
     if found is not None or n < LEAST:
         return found
     rare = 1 - np.bincount(labels[held]).max() / held.sum()
