@@ -17,7 +17,7 @@ class Vector(eqx.Module):
 
 
 def constrained(kind, bound=0.5, **kwargs):
-    return kind(lambda model, z: jnp.dot(z, model.x) ** 2, bound, Rows(POINTS), **kwargs)
+    return kind(lambda model, z: jnp.dot(z, model.x) ** 2, bound, Rows(POINTS), **{"scale": 1.0} | kwargs)
 
 
 def bound_at(objective, x, **moved):
@@ -123,7 +123,7 @@ def test_a_slack_inequality_loses_its_multiplier():
 def test_a_bound_of_several_numbers_and_weighted_points():
     quantity = lambda model, z: z * model.x
     weights = np.array([3.0, 1.0, 0.0, 0.0])
-    term = Equal(quantity, [0.5, 0.5], Rows(POINTS, weights=weights))
+    term = Equal(quantity, [0.5, 0.5], Rows(POINTS, weights=weights), scale=1.0)
     x = np.array([1.0, 2.0])
     objective, problem, params = bound_at(Objective(size=term), x)
     mean = (3 * POINTS[0] * x + POINTS[1] * x) / 4
