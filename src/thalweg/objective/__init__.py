@@ -4,6 +4,7 @@ from thalweg.objective.balancing import AbstractBalance as AbstractBalance
 from thalweg.objective.balancing import GradientNorm as GradientNorm
 from thalweg.objective.balancing import NTKTrace as NTKTrace
 from thalweg.objective.causality import Causality as Causality
+from thalweg.objective.certificate import HELD as HELD
 from thalweg.objective.certificate import Certificate as Certificate
 from thalweg.objective.certificate import ConstraintRecord as ConstraintRecord
 from thalweg.objective.certificate import certify as certify

@@ -19,6 +19,9 @@ from thalweg.objective.problem import Batch, ObjectiveState, Problem
 from thalweg.objective.sources import Examples
 from thalweg.types import Params, PyTree, Where
 
+HELD = 1e-3
+"""A constraint counts as held when it is broken by no more than a thousandth of its own size."""
+
 MOST_ROWS = 10_000
 """A term with so many rows on the device is looked at on all of them, one with more on the walk's last batch."""
 
@@ -62,6 +65,8 @@ class ConstraintRecord:
     @property
     def sensitivity(self) -> str:
         """What the multiplier says of the loss, to first order."""
+        if not self.relative <= HELD:
+            return "The bound is not met, so that its multiplier does not say what it costs."
         found = np.ravel(np.asarray(self.multiplier, float))
         where = " at every point" if self.everywhere else ""
         if self.kind != Kind.EQUAL.value and not found.any():
@@ -128,9 +133,7 @@ class Certificate:
         return Certificate(**{**data, "constraints": tuple(ConstraintRecord(**row) for row in rows)})
 
 
-def certify(
-    model: PyTree, objective: Objective, state: ObjectiveState, index: int, where: Where
-) -> Certificate | None:
+def certify(model: PyTree, objective: Objective, state: ObjectiveState, index: int, where: Where) -> Certificate | None:
     """The certificate at a model; None for an objective without constraints.
 
     The multipliers are those of first order: of the augmented Lagrangian's gradient at the model. Where the last
@@ -150,9 +153,9 @@ def certify(
     batch, on = _looked_at(objective, state, max(index, 0))
     static = eqx.combine(parts.model_state, parts.frozen, parts.static)
     problem = objective.bind(static, batch, cast(state, dtype), None)
-    found = _examined(problem, parts.params, tuple(names))
+    found = _examined(problem, parts.params)
     slopes, told, levels = jax.tree.map(lambda leaf: np.asarray(leaf, float), found)
-    return _written(problem, parts.params, names, on, slopes, told, levels)
+    return _written(problem, names, on, slopes, told, levels)
 
 
 def _constraints(objective: Objective) -> list[str]:
@@ -171,7 +174,7 @@ def _looked_at(objective: Objective, state: ObjectiveState, index: int) -> tuple
 
 
 @eqx.filter_jit
-def _examined(problem: Problem, params: Params, names: tuple[str, ...]) -> tuple[Any, Any, Any]:
+def _examined(problem: Problem, params: Params) -> tuple[Any, Any, Any]:
     """Gradients, multipliers and values, twice: with the present multipliers, and with those before the last refresh.
 
     Returns:
@@ -179,7 +182,7 @@ def _examined(problem: Problem, params: Params, names: tuple[str, ...]) -> tuple
         it; and (penalized squared violations, their gradient (n,)).
     """
     flat, unravel = ravel_pytree(params)
-    bound = {name: problem.bound()[name] for name in names}
+    bound = {name: term for name, term in problem.bound().items() if isinstance(term, AbstractConstraint)}
 
     def part(name: str):
         def cost(p: jax.Array) -> jax.Array:
@@ -194,7 +197,7 @@ def _examined(problem: Problem, params: Params, names: tuple[str, ...]) -> tuple
             slopes[name] = jax.grad(part(name))(flat)
     loss = sum((part(name)(flat) for name in slopes), jnp.zeros((), flat.dtype))
     for name, term in bound.items():
-        state, examples = term.state, problem.batch[name]
+        state, examples = term.present(), problem.batch[name]
         weight = problem.state.weights[name].astype(flat.dtype)
 
         def violation(p: jax.Array, term: Any = term, examples: Examples = examples) -> jax.Array:
@@ -204,8 +207,7 @@ def _examined(problem: Problem, params: Params, names: tuple[str, ...]) -> tuple
         relative = c / state.scale
         units = weight * state.size / state.scale
         multipliers = [
-            units * term.next_multiplier(relative, *one)
-            for one in ((state.multiplier, state.penalty), state.former)
+            units * term.next_multiplier(relative, *one) for one in ((state.multiplier, state.penalty), state.former)
         ]
         # everywhere: the Lagrangian has the mean of λ·c over the examples
         mean = jax.grad(lambda one, term=term, examples=examples: jnp.sum(term.average(one, examples)))
@@ -227,20 +229,18 @@ def _examined(problem: Problem, params: Params, names: tuple[str, ...]) -> tuple
         found = jnp.zeros((), p.dtype)
         for name, term in bound.items():
             examples = problem.batch[name]
-            excess = term.excess(term.violation(problem.model(unravel(p)), examples) / term.state.scale)
-            squares = term.state.penalty / largest * jnp.square(excess)
+            excess = term.excess(term.violation(problem.model(unravel(p)), examples) / term.present().scale)
+            squares = term.present().penalty / largest * jnp.square(excess)
             found = found + jnp.sum(term.average(squares, examples) if term.everywhere else squares)
         return found
 
-    largest = jnp.max(jnp.stack([term.state.penalty for term in bound.values()]))
-    size = jnp.max(jnp.stack([term.state.size for term in bound.values()]))
+    largest = jnp.max(jnp.stack([term.present().penalty for term in bound.values()]))
+    size = jnp.max(jnp.stack([term.present().size for term in bound.values()]))
     told["rest"] = {"loss": loss, "size": size, "length": 1 + jnp.linalg.norm(flat)}
     return slopes, told, jax.value_and_grad(broken)(flat)
 
 
-def _written(
-    problem: Problem, params: Params, names: Sequence[str], on: str, slopes: Any, told: Any, levels: Any
-) -> Certificate:
+def _written(problem: Problem, names: Sequence[str], on: str, slopes: Any, told: Any, levels: Any) -> Certificate:
     rest = told["rest"]
     size, length = float(rest["size"]), float(rest["length"])
     pushed = sum((slope for name, slope in slopes.items() if name not in names), np.zeros(levels[1].shape))
@@ -315,7 +315,8 @@ def refuse_level(model: PyTree, objective: Objective, wheres: Sequence[Where], d
     names = _constraints(objective)
     if not names:
         return
-    alone = Objective(refresh_every=1, **{name: objective.terms[name] for name in names}).astype(dtype)
+    terms: dict[str, Any] = {name: objective.terms[name] for name in names}
+    alone = Objective(refresh_every=1, **terms).astype(dtype)
     model = cast(model, dtype)
     state = alone.init(jax.random.key(0))
     batch = alone.draw(state, jnp.int32(0), alone.stream(state, 0))
@@ -341,7 +342,7 @@ def _slopes(problem: Problem, params: Params) -> dict[str, jax.Array]:
     noise = jax.random.normal(jax.random.key(0), (2, flat.size), flat.dtype)
     places = jnp.concatenate([flat[None], flat + (0.1 + 0.1 * jnp.abs(flat)) * noise])
     found = {}
-    for name, term in problem.bound().items():
+    for name, term in problem.terms.items():
         examples = problem.batch[name]
 
         def whole(p: jax.Array, term: Any = term, examples: Examples = examples) -> jax.Array:

@@ -142,7 +142,9 @@ class AbstractConstraint(AbstractTerm):
         scale = state.scale
         if self.scale is None:
             seen = jnp.sqrt(jnp.mean(jnp.square(self.values(model, examples)), axis=0)).astype(scale.dtype)
-            scale = jnp.where(jnp.isfinite(seen) & (seen > 0), jnp.maximum(seen, jnp.abs(jnp.asarray(self.bound, seen.dtype))), scale)
+            scale = jnp.where(
+                jnp.isfinite(seen) & (seen > 0), jnp.maximum(seen, jnp.abs(jnp.asarray(self.bound, seen.dtype))), scale
+            )
         rest = jnp.abs(rest).astype(state.size.dtype)
         size = jnp.where(jnp.isfinite(rest) & (rest > 0), rest, 1)
         return eqx.tree_at(lambda s: (s.scale, s.size), state, (scale, size))
@@ -174,7 +176,7 @@ class AbstractConstraint(AbstractTerm):
         return jnp.tensordot(examples.weights.astype(values.dtype), values, axes=1) / examples.size
 
     def batch_loss(self, model: PyTree, examples: Examples, key: Key | None) -> tuple[Scalar, PyTree]:
-        state = self._state()
+        state = self.present()
         c = self.violation(model, examples)
         each = self.penalized(
             c / state.scale.astype(c.dtype), state.multiplier.astype(c.dtype), state.penalty.astype(c.dtype)
@@ -236,7 +238,8 @@ class AbstractConstraint(AbstractTerm):
         }
         return after, figures
 
-    def _state(self) -> MultiplierState:
+    def present(self) -> MultiplierState:
+        """The state that it is bound to."""
         if self.state is None:
             raise UserError(
                 "a constraint is evaluated only inside an objective", remedy="Use Objective(name=Equal(…))."

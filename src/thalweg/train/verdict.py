@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from thalweg.objective import Certificate
+from thalweg.objective import HELD, Certificate
 from thalweg.optim import Ended
 from thalweg.types import Finding
 
@@ -99,9 +99,6 @@ class Trace:
     certificate: Certificate | None = None
 
 
-HELD = 1e-3
-"""A constraint counts as held when its violation is a thousandth of its own size."""
-
 STATIONARY = 1e-2
 """Residual of stationarity up to which a constrained walk has arrived."""
 
@@ -117,7 +114,8 @@ def judge(trace: Trace) -> Verdict:
     that minibatch noise is not taken for progress. Where there is validation, progress is what the validation score
     makes, since the best by it is what is kept.
     """
-    return Verdict(*_status(trace), findings=tuple(_findings(trace)))
+    status, evidence, remedy = _status(trace)
+    return Verdict(status, evidence, remedy, tuple(_findings(trace, status)))
 
 
 SMALL_CHANGE = 1e-2
@@ -301,8 +299,9 @@ def _best(validation: np.ndarray) -> _Best | None:
     return _Best(row, float(means[best]), float(means[-1]), error, best < 0.9 * (len(means) - 1))
 
 
-def _findings(trace: Trace) -> list[Finding]:
-    found = (_overfitting(trace), _badly_scaled(trace), _validation_lost(trace), _unmet(trace))
+def _findings(trace: Trace, status: Status) -> list[Finding]:
+    unmet = None if status is Status.INFEASIBLE else _unmet(trace)
+    found = (_overfitting(trace), _badly_scaled(trace), _validation_lost(trace), unmet)
     return [finding for finding in found if finding is not None]
 
 
@@ -336,7 +335,9 @@ def _unmet(trace: Trace) -> Finding | None:
     if found is None or not found.feasibility > HELD:
         return None
     broken = [one for one in found.constraints if one.relative > HELD]
-    told = "; ".join(f"'{one.name}' is broken by {one.violation:.3g} ({one.relative:.2g} of its size)" for one in broken)
+    told = "; ".join(
+        f"'{one.name}' is broken by {one.violation:.3g} ({one.relative:.2g} of its size)" for one in broken
+    )
     if not any(trace.violations.values()):
         remedy = "No refresh came before the end: make refresh_every smaller than the phase's steps."
     elif all(one.untouched for one in broken):
