@@ -222,7 +222,9 @@ def _examined(problem: Problem, params: Params) -> tuple[Any, Any, Any]:
             "value": values if term.everywhere else term.average(values, examples),
             "scale": state.scale,
             "penalty": state.penalty,
-            "untouched": (state.penalty == term.first_penalty) & jnp.all(state.multiplier == 0),
+            "untouched": (state.penalty == term.first_penalty)
+            & (term.first_multiplier == 0)
+            & jnp.all(state.multiplier == 0),
         }
 
     def broken(p: jax.Array) -> jax.Array:

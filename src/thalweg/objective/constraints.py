@@ -73,6 +73,8 @@ class AbstractConstraint(AbstractTerm):
     state: MultiplierState | None
     everywhere: bool = eqx.field(static=True)
     first_penalty: float = eqx.field(static=True)
+    first_multiplier: float = eqx.field(static=True)
+    tolerance: float = eqx.field(static=True)
 
     def __init__(
         self,
@@ -83,6 +85,8 @@ class AbstractConstraint(AbstractTerm):
         everywhere: bool = False,
         scale: Any = None,
         penalty: float = 10.0,
+        multiplier: float = 0.0,
+        tolerance: float = 1e-4,
     ):
         self.quantity, self.source, self.weight, self.state = quantity, source, 1.0, None
         if not callable(quantity):
@@ -101,7 +105,14 @@ class AbstractConstraint(AbstractTerm):
                 raise UserError(f"a scale of shape {self.scale.shape} for a bound of shape {self.bound.shape}")
         if isinstance(penalty, bool) or not isinstance(penalty, int | float) or not 1 < penalty < np.inf:
             raise UserError(f"a constraint's first penalty must be above 1 and finite, not {penalty!r}")
+        if not isinstance(multiplier, int | float) or not np.isfinite(multiplier):
+            raise UserError(f"a constraint's first multiplier must be a finite number, not {multiplier!r}")
+        if multiplier < 0 and self.kind is not Kind.EQUAL:
+            raise UserError(f"the multiplier of a bound is not below 0, as {multiplier} is")
+        if not isinstance(tolerance, int | float) or not 0 <= tolerance < 1:
+            raise UserError(f"a constraint's tolerance must lie in [0, 1), not {tolerance!r}")
         self.everywhere, self.first_penalty = bool(everywhere), float(penalty)
+        self.first_multiplier, self.tolerance = float(multiplier), float(tolerance)
         self._check_source()
 
     def _check_source(self) -> None:
@@ -126,8 +137,9 @@ class AbstractConstraint(AbstractTerm):
     def init(self, key: Key) -> MultiplierState:
         bound = jnp.asarray(self.bound)
         shape = (self.source.population, *bound.shape) if self.everywhere else bound.shape
-        multiplier, penalty = jnp.zeros(shape, bound.dtype), jnp.asarray(self.first_penalty, bound.dtype)
+        penalty = jnp.asarray(self.first_penalty, bound.dtype)
         scale = jnp.where(bound == 0, 1, jnp.abs(bound)) if self.scale is None else jnp.asarray(self.scale)
+        multiplier = jnp.broadcast_to(self.first_multiplier * scale, shape).astype(bound.dtype)
         return MultiplierState(
             multiplier,
             penalty,
@@ -147,7 +159,11 @@ class AbstractConstraint(AbstractTerm):
             )
         rest = jnp.abs(rest).astype(state.size.dtype)
         size = jnp.where(jnp.isfinite(rest) & (rest > 0), rest, 1)
-        return eqx.tree_at(lambda s: (s.scale, s.size), state, (scale, size))
+        multiplier = jnp.broadcast_to(self.first_multiplier * scale / size, state.multiplier.shape)
+        former = (multiplier, state.penalty)
+        return eqx.tree_at(
+            lambda s: (s.multiplier, s.former, s.scale, s.size), state, (multiplier, former, scale, size)
+        )
 
     def bind(self, state: MultiplierState) -> "AbstractConstraint":
         return eqx.tree_at(lambda term: term.state, self, state, is_leaf=lambda leaf: leaf is None)
@@ -220,8 +236,8 @@ class AbstractConstraint(AbstractTerm):
         after = MultiplierState(
             jnp.where(move, self.next_multiplier(violation, before, state.penalty), before),
             penalty,
-            jnp.maximum(feasible_below, rounding),
-            jnp.maximum(converged_below, eps),
+            jnp.maximum(jnp.maximum(feasible_below, rounding), self.tolerance),
+            jnp.maximum(jnp.maximum(converged_below, eps), self.tolerance),
             (before, state.penalty),
             state.scale,
             state.size,
@@ -258,6 +274,9 @@ class Equal(AbstractConstraint):
         scale: what a violation is counted by; None: the larger of |bound| and the quantity's root mean square at the
             start.
         penalty: first ρ, above 1, in units of the rest of the objective at the start.
+        multiplier: first λ, in units of the objective over the constraint's: 0, or what an earlier fit has found.
+        tolerance: to which the inner problem has to converge at most (its slope and violation are without dimension):
+            what lies below moves multipliers further at each refresh. 0: to rounding.
     """
 
     kind = Kind.EQUAL
@@ -282,7 +301,7 @@ class AtMost(AbstractConstraint):
         quantity: (model, example) -> an array of the bound's shape.
         bound: the largest value allowed.
         source: the examples that are averaged over, or at which it holds.
-        everywhere, scale, penalty: as `Equal`.
+        everywhere, scale, penalty, multiplier, tolerance: as `Equal`.
     """
 
     kind = Kind.AT_MOST
@@ -309,7 +328,7 @@ class AtLeast(AtMost):
         quantity: (model, example) -> an array of the bound's shape.
         bound: the smallest value allowed.
         source: the examples that are averaged over, or at which it holds.
-        everywhere, scale, penalty: as `Equal`.
+        everywhere, scale, penalty, multiplier, tolerance: as `Equal`.
 
     >>> from thalweg.objective import Rows
     >>> points = Rows(np.linspace(0, 1, 50)[:, None])
