@@ -322,7 +322,7 @@ def refuse_level(model: PyTree, objective: Objective, wheres: Sequence[Where], d
     model = cast(model, dtype)
     state = alone.init(jax.random.key(0))
     batch = alone.draw(state, jnp.int32(0), alone.stream(state, 0))
-    moves = {name: False for name in names}
+    moves = dict.fromkeys(names, False)
     for where in dict.fromkeys(wheres):
         parts = split(model, where)
         problem = alone.bind(eqx.combine(parts.model_state, parts.frozen, parts.static), batch, state, None)

@@ -104,10 +104,10 @@ def _held(name: str, members: Sequence[CertificateRow]) -> Held:
     one = members[worst]
     which = f"Of {count(len(members), 'member')}, this is member {worst}, the worst. " if len(members) > 1 else ""
     residuals = [
-        ("Stationarity", figure(one.stationarity, 2), "slope of loss + multipliers · constraints, relative to its parts"),
+        ("Stationarity", figure(one.stationarity, 2), "slope of loss + multiplier · constraint, relative to its parts"),
         ("Primal feasibility", figure(one.feasibility, 2), "largest violation, relative to the bound's own size"),
         ("Dual feasibility", figure(one.dual, 2), "a multiplier of the wrong sign, relative to the largest"),
-        ("Complementary slackness", figure(one.slackness, 2), "multiplier · distance from the bound, relative to the loss"),
+        ("Complementary slackness", figure(one.slackness, 2), "multiplier · distance from the bound, against the loss"),
     ]  # fmt: skip
     return Held(
         name,
