@@ -39,6 +39,7 @@ from thalweg.objective import (
     L1,
     L2,
     AbstractTerm,
+    AtLeast,
     AtMost,
     Equal,
     HeldPoints,
@@ -119,6 +120,7 @@ TERMS = {
     "Residual": (Residual(lambda u, z: jax.grad(u)(z) + u(z), POINTS), scalar()),
     "Equal": (Equal(lambda u, z: u(z), 3.0, POINTS), scalar()),
     "AtMost": (AtMost(lambda u, z: u(z), -3.0, Rows(X)), scalar()),
+    "AtLeast": (AtLeast(lambda u, z: u(z), 3.0, Rows(X), everywhere=True), scalar()),
     "L1": (L1(0.1), scalar()),
     "L2": (L2(0.1), scalar()),
 }

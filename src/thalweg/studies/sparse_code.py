@@ -101,7 +101,8 @@ def cut(model: Code, images: np.ndarray, bound: float) -> Found:
 
 def at_activity(curve: list[Found], activity: float) -> float:
     """The error where a curve of penalties has this activity, linear between logarithms; NaN beyond its ends."""
-    x, y = (np.log([getattr(one, name) for one in curve]) for name in ("activity", "error"))
+    alive = [one for one in curve if one.activity > 0]  # a price too high silences a code altogether
+    x, y = (np.log([getattr(one, name) for one in alive]) for name in ("activity", "error"))
     order = np.argsort(x)
     return float(np.exp(np.interp(np.log(activity), x[order], y[order], left=np.nan, right=np.nan)))
 
@@ -110,9 +111,9 @@ class Settings(tw.Settings):
     """What can be set from the command line."""
 
     seeds: int = tw.setting(6, "codes of each kind, each with its own start", ge=1, le=100)
-    images: int = tw.setting(400, "that the codes are trained on", quick=150, ge=20, le=1_500)
-    units: int = tw.setting(32, "atoms", quick=16, ge=2, le=512)
-    steps: int = tw.setting(3_000, "of L-BFGS", quick=1_500, ge=10)
+    images: int = tw.setting(300, "that the codes are trained on", quick=150, ge=20, le=1_500)
+    units: int = tw.setting(24, "atoms", quick=16, ge=2, le=512)
+    steps: int = tw.setting(2_000, "of L-BFGS", quick=1_000, ge=10)
     refresh: int = tw.setting(100, "steps between two looks at the multipliers", ge=1)
 
 
@@ -243,7 +244,8 @@ def draw(run: tw.Run, codes, others, cuts, price, slope, models: list[Code]) -> 
         for k, atom in enumerate(found.T):
             i, j = divmod(k, columns)
             page[9 * i + 1 : 9 * i + 9, 9 * j + 1 : 9 * j + 9] = atom.reshape(8, 8)
-        ax.imshow(page, cmap="RdBu_r", vmin=-0.5, vmax=0.5)
+        ax.pcolormesh(page[::-1], cmap="RdBu_r", vmin=-0.5, vmax=0.5)
+        ax.set_aspect("equal")
         ax.axis("off")
 
     mean = f"Means over {len(codes)} seeds."

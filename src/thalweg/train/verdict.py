@@ -181,7 +181,7 @@ def _constrained(trace: Trace, found: Certificate, span: str) -> tuple[Status, s
     worst = found.worst
     seen = trace.violations.get(worst.name) or [np.inf]
     unmet = f"constraint '{worst.name}' is broken by {worst.violation:.3g}, {worst.relative:.2g} of its size"
-    falls = len(seen) > 1 and seen[-1] < 0.9 * seen[len(seen) // 2]
+    falls = len(seen) > 1 and seen[-1] < (1 - SMALL_CHANGE) * seen[len(seen) // 2]
     if found.level is not None and found.level <= LEVEL and not falls:
         return (
             Status.INFEASIBLE,
