@@ -157,8 +157,8 @@ class AbstractConstraint(AbstractTerm):
             scale = jnp.where(
                 jnp.isfinite(seen) & (seen > 0), jnp.maximum(seen, jnp.abs(jnp.asarray(self.bound, seen.dtype))), scale
             )
-        rest = jnp.abs(rest).astype(state.size.dtype)
-        size = jnp.where(jnp.isfinite(rest) & (rest > 0), rest, 1)
+        rest = rest.astype(state.size.dtype)
+        size = jnp.where(rest > 0, rest, 1)
         multiplier = jnp.broadcast_to(self.first_multiplier * scale / size, state.multiplier.shape)
         former = (multiplier, state.penalty)
         return eqx.tree_at(

@@ -7,10 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.flatten_util import ravel_pytree
 
 from thalweg.errors import UserError
 from thalweg.objective.balancing import AbstractBalance
 from thalweg.objective.keys import named_key
+from thalweg.objective.partition import trainable
 from thalweg.objective.precision import cast
 from thalweg.objective.problem import Batch, ObjectiveState, Problem
 from thalweg.objective.term import AbstractTerm, Slope
@@ -186,9 +188,17 @@ def _sized(
     """The state with the sizes that some terms ask for."""
     batch = objective.draw(state, jnp.int32(0), streamed)
     others = [name for name in objective.terms if name not in asking]
-    costs = {name: objective.terms[name].mean_cost(model, batch[name], None)[0] for name in others}
     dtype = jnp.result_type(*(weight for weight in state.weights.values()))
-    rest = sum((state.weights[name] * cost.astype(dtype) for name, cost in costs.items()), jnp.zeros((), dtype))
+
+    def cost(at: PyTree) -> jax.Array:
+        costs = {name: objective.terms[name].mean_cost(at, batch[name], None)[0] for name in others}
+        whole = sum((state.weights[name] * one.astype(dtype) for name, one in costs.items()), jnp.zeros((), dtype))
+        return jnp.where(jnp.isfinite(whole), jnp.abs(whole), 0)
+
+    moved, kept = eqx.partition(model, trainable(model))
+    flat, unravel = ravel_pytree(moved)
+    off = unravel(flat * (1 + jax.random.normal(jax.random.key(0), flat.shape, flat.dtype) / 10))
+    rest = jnp.maximum(cost(model), cost(eqx.combine(off, kept)))
     sized = {name: objective.terms[name].sized(state.terms[name], model, batch[name], rest) for name in asking}
     return objective._cast(ObjectiveState(state.sources, state.terms | sized, state.weights))
 

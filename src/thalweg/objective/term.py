@@ -71,7 +71,8 @@ class AbstractTerm(eqx.Module):
             state: of `init`.
             model: as the walk begins, in inference mode.
             examples: of the first batch.
-            rest: what all terms cost there that do not ask so, weighted, shape ().
+            rest: what all terms cost that do not ask so, weighted, shape (): there, or where each trained number is
+                about a tenth off if that is more, for the walk may begin where they cost nothing.
         """
         return state
 
