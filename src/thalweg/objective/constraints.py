@@ -280,6 +280,7 @@ class Equal(AbstractConstraint):
     """
 
     kind = Kind.EQUAL
+    __init__ = AbstractConstraint.__init__  # for type checkers, which would make one of the fields
 
     def penalized(self, violation: jax.Array, multiplier: jax.Array, penalty: jax.Array) -> jax.Array:
         return multiplier * violation + penalty / 2 * violation * violation
@@ -305,6 +306,7 @@ class AtMost(AbstractConstraint):
     """
 
     kind = Kind.AT_MOST
+    __init__ = AbstractConstraint.__init__  # for type checkers, which would make one of the fields
 
     def penalized(self, violation: jax.Array, multiplier: jax.Array, penalty: jax.Array) -> jax.Array:
         pushed = jnp.maximum(0, multiplier + penalty * violation)
@@ -337,6 +339,7 @@ class AtLeast(AtMost):
     """
 
     kind = Kind.AT_LEAST
+    __init__ = AbstractConstraint.__init__  # for type checkers, which would make one of the fields
 
 
 def _numbers(value: Any, what: str) -> Any:

@@ -11,6 +11,7 @@ same images.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
@@ -59,7 +60,7 @@ class Price(tw.AbstractTerm):
     """A fixed price of activity: the usual penalty."""
 
     source: tw.AbstractSource
-    weight: float = 1.0
+    weight: float | jax.Array = 1.0
 
     def loss(self, model: Any, example: jax.Array, key: Any) -> jax.Array:
         """The price of one code."""
@@ -99,7 +100,7 @@ def cut(model: Code, images: np.ndarray, bound: float) -> Found:
     return measured(model, images, threshold=float(values[max(place - 1, 0)]) if place else 0.0)
 
 
-def at_activity(curve: list[Found], activity: float) -> float:
+def at_activity(curve: Sequence[Found] | np.ndarray, activity: float) -> float:
     """The error where a curve of penalties has this activity, linear between logarithms; NaN beyond its ends."""
     alive = [one for one in curve if one.activity > 0]  # a price too high silences a code altogether
     x, y = (np.log([getattr(one, name) for one in alive]) for name in ("activity", "error"))
@@ -120,12 +121,13 @@ class Settings(tw.Settings):
 @tw.study("sparse-code", systems=["S16"], question="What does it cost to allow a code only so much activity?")
 def sparse_code(settings: Settings, run: tw.Run) -> list[tw.Claim]:
     """Bound the activity of codes, look at the multipliers, and compare with a price, and with cutting off."""
-    digits = np.random.default_rng(run.seed).permutation(load_digits().data / 16)
+    images, _ = map(np.asarray, load_digits(return_X_y=True))
+    digits = np.random.default_rng(run.seed).permutation(images / 16)
     train, unseen = digits[: settings.images], digits[settings.images : settings.images + 250]
     seeds, centre = run.seeds(settings.seeds), train.mean(axis=0)
     begin = lambda seed, own: Code(settings.units, centre, own, key=jax.random.key(seed))
     phase = tw.Phase(tw.LBFGS(memory=20), settings.steps, where=tw.frozen(lambda model: (model.centre, model.own)))
-    images = tw.Residual(lambda model, x: model(x) - x, tw.Rows(train))
+    rebuilt = tw.Residual(lambda model, x: model(x) - x, tw.Rows(train))
 
     def solve(name: str, models: list[Code], objective: tw.Objective) -> tw.FitMany:
         """Codes one after another for each seed, in 64 bits."""
@@ -139,7 +141,7 @@ def sparse_code(settings: Settings, run: tw.Run) -> list[tw.Claim]:
         """Mean activity over a member's own bound held to 1: the multiplier of that is the bound times the price."""
         ratio = lambda model, x: jnp.sum(model.activity(x)) / model.own
         sparse = tw.AtMost(ratio, 1.0, tw.Rows(train), multiplier=multiplier, tolerance=1e-3)
-        return tw.Objective(refresh_every=settings.refresh, images=images, sparse=sparse)
+        return tw.Objective(refresh_every=settings.refresh, images=rebuilt, sparse=sparse)
 
     def certified(fitted: tw.FitMany, columns: int) -> np.ndarray:
         """The certificates, by seed and bound."""
@@ -155,7 +157,7 @@ def sparse_code(settings: Settings, run: tw.Run) -> list[tw.Claim]:
     losses = np.array([[one.loss for one in row] for row in certified(beside, len(SIDES))])
     slope = -(losses[:, 1] - losses[:, 0]) / (MIDDLE * (SIDES[1] - SIDES[0]))
 
-    penalty = tw.Objective(images=images, price=Price(tw.Rows(train)))
+    penalty = tw.Objective(images=rebuilt, price=Price(tw.Rows(train)))
     paid = solve("priced", [begin(seed, one) for seed in seeds for one in PRICES], penalty)
 
     shape = (len(seeds), -1)
