@@ -85,7 +85,7 @@ class Found:
 def measured(model: Code, images: np.ndarray, threshold: float = 0.0) -> Found:
     """Of a trained code, with what is not above a threshold set to zero."""
     with jax.enable_x64(True):
-        codes = np.array(jax.vmap(model.activity)(jnp.asarray(images)))
+        codes = np.array(jax.vmap(model.activity)(jnp.asarray(images, model.atoms.dtype)))
         codes[codes <= threshold] = 0
         error = np.sum((np.asarray(jax.vmap(model.decoded)(jnp.asarray(codes))) - images) ** 2, axis=1)
     return Found(float(error.mean()), float(codes.sum(axis=1).mean()), 100 * float(np.mean(codes == 0)))
@@ -94,10 +94,11 @@ def measured(model: Code, images: np.ndarray, threshold: float = 0.0) -> Found:
 def cut(model: Code, images: np.ndarray, bound: float) -> Found:
     """A code trained without a bound, cut off where its mean activity meets one."""
     with jax.enable_x64(True):
-        values = np.sort(np.asarray(jax.vmap(model.activity)(jnp.asarray(images))).ravel())
-    above = np.cumsum(values[::-1])[::-1] / len(images)  # mean activity with all from here on kept
-    place = min(int(np.searchsorted(-above, -bound)), len(values) - 1)
-    return measured(model, images, threshold=float(values[max(place - 1, 0)]) if place else 0.0)
+        codes = jax.vmap(model.activity)(jnp.asarray(images, model.atoms.dtype))
+    values = np.sort(np.asarray(codes), axis=None)
+    kept = np.cumsum(values[::-1], dtype=float)[::-1] / len(images)  # mean activity with all from here on
+    first = int(np.searchsorted(-kept, -bound))  # to keep
+    return measured(model, images, threshold=float(values[first - 1]) if first else 0.0)
 
 
 def at_activity(curve: Sequence[Found] | np.ndarray, activity: float) -> float:
