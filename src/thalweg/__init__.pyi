@@ -21,8 +21,10 @@ from .objective import AbstractSource as AbstractSource
 from .objective import AbstractTerm as AbstractTerm
 from .objective import AdaptivePoints as AdaptivePoints
 from .objective import Along as Along
+from .objective import AtLeast as AtLeast
 from .objective import AtMost as AtMost
 from .objective import Causality as Causality
+from .objective import Certificate as Certificate
 from .objective import Equal as Equal
 from .objective import Examples as Examples
 from .objective import FreshPoints as FreshPoints

@@ -35,7 +35,7 @@ def squared(output, target):
 
 def constrained(data, **options) -> tw.Objective:
     term = tw.Supervised(*data, loss=squared, weight=100.0)
-    mean = tw.Equal(lambda model, example: model(example), 1.0, tw.Rows(data[0]), penalty=1.01)
+    mean = tw.Equal(lambda model, example: model(example), 1.0, tw.Rows(data[0]), penalty=2.0)
     return tw.Objective(data=term, mean=mean, **options)
 
 

@@ -7,7 +7,20 @@ import numpy as np
 import pytest
 
 from thalweg.errors import UserError
-from thalweg.objective import AtMost, Equal, HeldPoints, Objective, Rows, split
+from thalweg.objective import (
+    AdaptivePoints,
+    AtLeast,
+    AtMost,
+    Equal,
+    FreshPoints,
+    HeldPoints,
+    HostRows,
+    NoExamples,
+    Objective,
+    Residual,
+    Rows,
+    split,
+)
 
 POINTS = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])  # mean of (z·x)² over them is ‖x‖²/2
 
@@ -17,7 +30,9 @@ class Vector(eqx.Module):
 
 
 def constrained(kind, bound=0.5, **kwargs):
-    return kind(lambda model, z: jnp.dot(z, model.x) ** 2, bound, Rows(POINTS), **kwargs)
+    return kind(
+        lambda model, z: jnp.dot(z, model.x) ** 2, bound, Rows(POINTS), **{"scale": 1.0, "tolerance": 0.0} | kwargs
+    )
 
 
 def bound_at(objective, x, **moved):
@@ -94,20 +109,25 @@ def test_the_penalty_grows_when_converged_but_not_feasible():
 
 
 def test_the_penalty_does_not_grow_without_end_nor_the_tolerances_fall_below_rounding():
-    objective = Objective(size=constrained(Equal))
-    moved = {}
+    objective, problem, _ = bound_at(Objective(size=constrained(Equal)), [0.0, 0.0], feasible_below=0.1)
+
+    @jax.jit
+    def again(state, x):
+        now = eqx.tree_at(lambda p: p.state, problem, state)
+        return objective.refresh(now, eqx.tree_at(lambda p: p.x, split(Vector(x)).params, x), jax.random.key(1))
+
+    state = problem.state
     for _ in range(40):
-        _, after, _ = refreshed(objective, [0.0, 0.0], feasible_below=0.1, **moved)
-        moved = {"penalty": after.penalty}
-    assert np.isclose(after.penalty, 1 / np.finfo(float).eps)
-    moved = {}
+        state, _ = again(state, jnp.zeros(2))
+        state = eqx.tree_at(lambda s: s.terms["size"].feasible_below, state, jnp.asarray(0.1))
+    assert np.isclose(state.terms["size"].penalty, 1 / np.finfo(float).eps)
+    state = problem.state
     for _ in range(60):
-        _, after, figures = refreshed(objective, [1.0, 0.0], **moved)
-        assert figures["moved"]  # c and the slope are 0 exactly
-        moved = {name: getattr(after, name) for name in ("multiplier", "penalty", "feasible_below", "converged_below")}
-    assert after.feasible_below >= np.finfo(float).eps
-    assert after.converged_below >= np.finfo(float).eps
-    assert after.penalty == 10
+        state, figures = again(state, jnp.array([1.0, 0.0]))
+        assert figures["size/moved"]  # c and the slope are 0 exactly
+    assert state.terms["size"].feasible_below >= np.finfo(float).eps
+    assert state.terms["size"].converged_below >= np.finfo(float).eps
+    assert state.terms["size"].penalty == 10
 
 
 def test_a_slack_inequality_loses_its_multiplier():
@@ -123,7 +143,7 @@ def test_a_slack_inequality_loses_its_multiplier():
 def test_a_bound_of_several_numbers_and_weighted_points():
     quantity = lambda model, z: z * model.x
     weights = np.array([3.0, 1.0, 0.0, 0.0])
-    term = Equal(quantity, [0.5, 0.5], Rows(POINTS, weights=weights))
+    term = Equal(quantity, [0.5, 0.5], Rows(POINTS, weights=weights), scale=1.0)
     x = np.array([1.0, 2.0])
     objective, problem, params = bound_at(Objective(size=term), x)
     mean = (3 * POINTS[0] * x + POINTS[1] * x) / 4
@@ -139,6 +159,98 @@ def test_held_points_are_drawn_afresh_after_the_look_at_them():
     after, figures = objective.refresh(problem, params, jax.random.key(1))
     assert np.isclose(figures["size/violation"], abs(np.mean(problem.batch["size"].values @ np.array([1.0, 2.0]))))
     assert not np.array_equal(after.sources["size"], problem.state.sources["size"])
+
+
+def test_all_is_counted_in_the_sizes_of_things():
+    # pascals or fractions, a large loss or a small one: multipliers follow their units, the rest stays as it is
+    term = lambda unit: AtMost(lambda model, z: unit * jnp.dot(z, model.x) ** 2, 0.5 * unit, Rows(POINTS))
+    loss = lambda unit: Residual(lambda model, z: unit**0.5 * (model.x - jnp.array([3.0, 4.0])), Rows(POINTS))
+    x = Vector(jnp.array([2.0, 0.5]))
+    parts, seen = split(x), {}
+    for units in ((1.0, 1.0), (1e6, 1.0), (1e-3, 1.0), (1.0, 1e6)):
+        objective = Objective(size=term(units[0]), loss=loss(units[1]))
+        objective = objective.astype(np.float64)
+        state = objective.init(jax.random.key(0), x)
+        state = eqx.tree_at(lambda s: s.terms["size"].converged_below, state, jnp.asarray(10.0))
+        state = eqx.tree_at(lambda s: s.terms["size"].feasible_below, state, jnp.asarray(10.0))
+        problem = objective.bind(parts.static, objective.draw(state, jnp.int32(0)), state, None)
+        total = problem.evaluate(parts.params)[0] / units[1]
+        _, found = objective.refresh(problem, parts.params, jax.random.key(1))
+        kept = [found[f"size/{name}"] for name in ("violation", "gradient_norm", "penalty")]
+        kept.append(state.terms["size"].size / units[1])
+        seen[units] = np.array([total, found["size/multiplier"] * units[0] / units[1], *kept])
+        assert found["size/moved"]
+        # ‖x − a‖² at the start, or somewhat beside it
+        assert 13.25 <= state.terms["size"].size / units[1] <= 1.5 * 13.25
+        # the values there are 4, ¼, 4, ¼, whose root mean square is larger than the bound
+        assert np.isclose(state.terms["size"].scale, np.sqrt((16 + 1 / 16) / 2) * units[0])
+    for found in seen.values():
+        assert np.allclose(found, seen[1.0, 1.0], rtol=1e-12)
+
+
+def test_at_each_point_the_cost_is_the_mean_of_the_points_own():
+    multipliers, weights = np.array([0.7, 0.0, 3.0, 0.1]), np.array([3.0, 1.0, 2.0, 2.0]) / 2
+    points = Rows(POINTS, weights=weights)
+    term = AtLeast(lambda model, z: jnp.dot(z, model.x), 0.5, points, everywhere=True, scale=1.0)
+    x = np.array([2.0, 0.25])
+    objective, problem, params = bound_at(Objective(size=term), x, multiplier=multipliers, penalty=20.0)
+    assert objective.init(jax.random.key(0)).terms["size"].multiplier.shape == (4,)
+    c = 0.5 - POINTS @ x
+    pushed = np.maximum(0, multipliers + 20 * c)
+    expected = np.mean(weights / weights.mean() * (pushed**2 - multipliers**2) / 40)
+    assert np.isclose(problem.evaluate(params)[0], expected, rtol=1e-13)
+    _, after, figures = refreshed(
+        Objective(size=term), x, multiplier=multipliers, converged_below=1e3, feasible_below=9
+    )
+    assert figures["moved"]
+    assert np.allclose(after.multiplier, np.maximum(0, multipliers + 10 * c), rtol=1e-13)
+    assert np.isclose(figures["multiplier"], np.mean(weights / weights.mean() * after.multiplier), rtol=1e-13)
+
+
+def test_a_quantity_of_the_model_alone():
+    _, problem, params = bound_at(Objective(size=Equal(lambda model, _: model.x, [1.0, 5.0], NoExamples())), [2.0, 5.0])
+    assert np.isclose(problem.evaluate(params)[0], 5 * 1.0, rtol=1e-13)
+
+
+SAMPLER = lambda key, n: jax.random.normal(key, (n, 2))
+
+
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        (Rows(POINTS, batch_size=2), "Rows draws minibatches"),
+        (HostRows(POINTS, batch_size=2), "HostRows draws minibatches"),
+        (FreshPoints(SAMPLER, 5), "FreshPoints draws its points anew"),
+        (HeldPoints(SAMPLER, 5), "HeldPoints draws its points anew"),
+        (NoExamples(), "needs examples to hold at"),
+    ],
+)
+def test_everywhere_needs_examples_that_stay(source, why):
+    with pytest.raises(UserError, match=why) as caught:
+        AtMost(lambda model, z: jnp.dot(z, model.x), 1.0, source, everywhere=True)
+    assert "Rows(" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"bound": "much"}, "bound is a number or an array"),
+        ({"scale": 0.0}, "scale must be finite and above 0"),
+        ({"scale": np.nan}, "scale must be finite and above 0"),
+        ({"scale": [1.0, 2.0, 3.0]}, r"scale of shape \(3,\) for a bound of shape \(\)"),
+        ({"penalty": np.inf}, "penalty must be above 1 and finite"),
+        ({"multiplier": -1.0}, "multiplier of a bound is not below 0"),
+        ({"multiplier": np.nan}, "first multiplier must be a finite number"),
+        ({"tolerance": 1.0}, r"tolerance must lie in \[0, 1\)"),
+        ({"quantity": 3.0}, "quantity is a function"),
+        ({"source": POINTS}, "needs a source of examples, not ndarray"),
+        ({"source": AdaptivePoints(SAMPLER, 5)}, "AdaptivePoints chooses points by a cost"),
+    ],
+)
+def test_refuses_by_name(options, why):
+    given = {"quantity": lambda model, z: jnp.dot(z, model.x), "bound": 1.0, "source": Rows(POINTS)} | options
+    with pytest.raises(UserError, match=why):
+        AtMost(given.pop("quantity"), given.pop("bound"), given.pop("source"), **given)
 
 
 @pytest.mark.parametrize("kind", [Equal, AtMost])

@@ -13,7 +13,7 @@ import pytest
 
 from thalweg.losses import squared_error
 from thalweg.nn import MLP
-from thalweg.objective import Objective, Residual, Supervised, only
+from thalweg.objective import Certificate, ConstraintRecord, Objective, Residual, Supervised, only
 from thalweg.optim import LBFGS, SGD, Adam, Ended, LevenbergMarquardt, Player, Players
 from thalweg.train import FitFailed, LossBelow, Phase, fit, fit_many
 from thalweg.train.verdict import Status, Trace, Verdict, judge, weighed
@@ -43,8 +43,38 @@ def trace(totals: Any, **named: Any) -> Trace:
     )
 
 
+def held(
+    broken: float = 0.0, *, slope: float = 1e-4, level: float | None = None, untouched: bool = False
+) -> Certificate:
+    """Of one constraint that is broken by so much."""
+    record = ConstraintRecord(
+        "cap", "at most", False, 5, 1.0, 1.0 + broken, broken, broken, 0.5, 1.0, 0.0, 0.0, 1e3, untouched
+    )
+    return Certificate(slope, broken, 0.0, 0.0, 1.0, {"data": 1.0, "cap": 1.0}, level, "all examples", (record,))
+
+
+def constrained(totals: Any, violations: Any, certificate: Certificate) -> Trace:
+    return trace(totals, violations={"cap": list(violations)}, certificate=certificate)
+
+
 T = np.linspace(0, 1, N)
+FALLING, STUCK = [1.0, 0.5, 0.3, 0.1], [1.0, 0.4, 0.4, 0.4]
 CASES: dict[str, tuple[Trace, Status]] = {
+    # a multiplier that rises lifts the objective
+    "a constraint that holds at a stationary point": (constrained(np.exp(5 * T), FALLING, held()), Status.CONVERGED),
+    "one that holds while the loss falls": (
+        constrained(np.exp(-3 * T), FALLING, held(slope=0.5)),
+        Status.STILL_IMPROVING,
+    ),
+    "one that holds where the loss has arrived": (
+        constrained(1 + np.exp(-40 * T), FALLING, held(slope=0.5)),
+        Status.CONVERGED,
+    ),
+    "one that is not met yet": (constrained(1 + T, FALLING, held(0.1, level=9.0)), Status.STILL_IMPROVING),
+    "one that is level but falls": (constrained(1 + T, FALLING, held(0.1, level=1e-9)), Status.STILL_IMPROVING),
+    "one that stays where it is": (constrained(1 + T, STUCK, held(0.4, level=9.0)), Status.STALLED),
+    "one that cannot be met": (constrained(1 + T, STUCK, held(0.4, level=1e-9)), Status.INFEASIBLE),
+    "one without a value": (constrained(1 + T, STUCK, held(math.nan)), Status.DIVERGED),
     "an exponential that has arrived": (trace(1e-3 + np.exp(-20 * T)), Status.CONVERGED),
     "noise about a level": (trace(1e-2 + np.exp(-30 * T) + 1e-3 * NOISE), Status.CONVERGED),
     "an exponential on its way": (trace(np.exp(-3 * T)), Status.STILL_IMPROVING),
@@ -142,8 +172,21 @@ def test_verdicts_survive_json() -> None:
     assert Verdict.from_json(json.loads(text)) == given
 
 
+@pytest.mark.parametrize(
+    ("violations", "untouched", "remedy"),
+    [([], True, "No refresh"), (STUCK, True, "No multiplier has moved"), (FALLING, False, "Train longer")],
+)
+def test_a_constraint_that_is_not_met_is_a_finding(violations: Any, untouched: bool, remedy: str) -> None:
+    (found,) = judge(constrained(1 + T, violations, held(0.4, level=9.0, untouched=untouched))).findings
+    assert found.name == "constraint-unmet"
+    assert "'cap' is broken by 0.4" in found.evidence
+    assert found.remedy.startswith(remedy)
+    assert not judge(constrained(1 + T, FALLING, held(1e-4))).findings
+    assert not judge(constrained(1 + T, STUCK, held(0.4, level=1e-9))).findings  # the status has said it
+
+
 def test_exit_statuses() -> None:
-    failures = {Status.DIVERGED, Status.LINE_SEARCH_FAILED, Status.TRIVIAL_SOLUTION}
+    failures = {Status.DIVERGED, Status.LINE_SEARCH_FAILED, Status.TRIVIAL_SOLUTION, Status.INFEASIBLE}
     expected = {status: 1 if status in failures else 0 for status in Status} | {Status.INTERRUPTED: 130}
     assert {status: status.exit_status for status in Status} == expected
 

@@ -7,6 +7,12 @@ from thalweg.objective.balancing import AbstractBalance as AbstractBalance
 from thalweg.objective.balancing import GradientNorm as GradientNorm
 from thalweg.objective.balancing import NTKTrace as NTKTrace
 from thalweg.objective.causality import Causality as Causality
+from thalweg.objective.certificate import HELD as HELD
+from thalweg.objective.certificate import Certificate as Certificate
+from thalweg.objective.certificate import ConstraintRecord as ConstraintRecord
+from thalweg.objective.certificate import certify as certify
+from thalweg.objective.certificate import refuse_level as refuse_level
+from thalweg.objective.constraints import AtLeast as AtLeast
 from thalweg.objective.constraints import AtMost as AtMost
 from thalweg.objective.constraints import Equal as Equal
 from thalweg.objective.disagreement import disagreeing as disagreeing

@@ -7,10 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.flatten_util import ravel_pytree
 
 from thalweg.errors import UserError
 from thalweg.objective.balancing import AbstractBalance
 from thalweg.objective.keys import named_key
+from thalweg.objective.partition import trainable
 from thalweg.objective.precision import cast
 from thalweg.objective.problem import Batch, ObjectiveState, Problem
 from thalweg.objective.term import AbstractTerm, Slope
@@ -108,14 +110,21 @@ class Objective(eqx.Module):
             found.extend(term.bind(state.terms[name]).findings(model, seen, name))
         return list(dict.fromkeys(found))
 
-    def init(self, key: Key) -> ObjectiveState:
-        """The state before the first step."""
+    def init(self, key: Key, model: PyTree = None) -> ObjectiveState:
+        """The state before the first step.
+
+        Args:
+            key: of all that is drawn.
+            model: as it begins, for terms that ask how large things are; None leaves their sizes at what they assume.
+        """
         sources, states, weights = {}, {}, {}
         for name, term in self.terms.items():
             source_key, term_key = jax.random.split(named_key(key, name))
             sources[name], states[name] = term.source.init(source_key), term.init(term_key)
             weights[name] = jnp.asarray(term.weight, _float_dtype(term.weight))
-        return self._cast(ObjectiveState(sources, states, weights))
+        state = self._cast(ObjectiveState(sources, states, weights))
+        asking = [name for name, term in self.terms.items() if term.provides("sized")]
+        return state if model is None or not asking else _sized(self, state, model, self.stream(state, 0), asking)
 
     def draw(self, state: ObjectiveState, index: jax.Array, streamed: Batch | None = None) -> Batch:
         """Batch number `index`. Pure; terms on the host are taken from `streamed`."""
@@ -170,6 +179,28 @@ class Objective(eqx.Module):
 
     def _cast(self, tree: PyTree) -> PyTree:
         return tree if self.dtype is None else cast(tree, self.dtype)
+
+
+@eqx.filter_jit
+def _sized(
+    objective: Objective, state: ObjectiveState, model: PyTree, streamed: Batch, asking: list[str]
+) -> ObjectiveState:
+    """The state with the sizes that some terms ask for."""
+    batch = objective.draw(state, jnp.int32(0), streamed)
+    others = [name for name in objective.terms if name not in asking]
+    dtype = jnp.result_type(*(weight for weight in state.weights.values()))
+
+    def cost(at: PyTree) -> jax.Array:
+        costs = {name: objective.terms[name].mean_cost(at, batch[name], None)[0] for name in others}
+        whole = sum((state.weights[name] * one.astype(dtype) for name, one in costs.items()), jnp.zeros((), dtype))
+        return jnp.where(jnp.isfinite(whole), jnp.abs(whole), 0)
+
+    moved, kept = eqx.partition(model, trainable(model))
+    flat, unravel = ravel_pytree(moved)
+    off = unravel(flat * (1 + jax.random.normal(jax.random.key(0), flat.shape, flat.dtype) / 10))
+    rest = jnp.maximum(cost(model), cost(eqx.combine(off, kept)))
+    sized = {name: objective.terms[name].sized(state.terms[name], model, batch[name], rest) for name in asking}
+    return objective._cast(ObjectiveState(state.sources, state.terms | sized, state.weights))
 
 
 def _is_finite_number(value: Any) -> bool:

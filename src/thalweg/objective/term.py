@@ -64,6 +64,18 @@ class AbstractTerm(eqx.Module):
         """The term's own moving state (multipliers, …); None if it has none."""
         return None
 
+    def sized(self, state: PyTree, model: PyTree, examples: "Examples", rest: Scalar) -> PyTree:
+        """The state before the first step, once the sizes of things can be seen.
+
+        Args:
+            state: of `init`.
+            model: as the walk begins, in inference mode.
+            examples: of the first batch.
+            rest: what all terms cost that do not ask so, weighted, shape (): there, or where each trained number is
+                about a tenth off if that is more, for the walk may begin where they cost nothing.
+        """
+        return state
+
     def bind(self, state: PyTree) -> "AbstractTerm":
         """The term with its moving state filled in."""
         return self

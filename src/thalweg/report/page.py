@@ -30,6 +30,7 @@ def write_report(run: str | Path) -> Path:
     ('report.html', True)
     """
     from thalweg.report.claims import Frames, claims_section
+    from thalweg.report.constraints import constraints_section
     from thalweg.report.course import trained
     from thalweg.report.evidence import predicted  # these bring pydantic, Jinja2, NumPy and JAX
     from thalweg.report.formats import read_record
@@ -49,6 +50,7 @@ def write_report(run: str | Path) -> Path:
     page = _rendered(
         head=heading(record),
         claims=claims,
+        constraints=constraints_section(record.path),
         trust=None if record.scores is None else trust(record.scores),
         predictions=None if record.test is None else predicted(record.test),
         training=trained(record) if record.rows else None,

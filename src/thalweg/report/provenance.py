@@ -111,6 +111,7 @@ HOLDS = {
     "decisions.jsonl": "what the training loop decided, and why",
     "conduct.json": "how each phase was carried out: mode, layout, precision",
     "verdict.json": "how the run ended",
+    "certificate.json": "how nearly constraints are met, and what they cost",
     "scores.json": "held-out scores beside baselines",
     "data.json": "columns, notes and split",
     "error.txt": "what the study raised, with every line it passed through",

@@ -21,6 +21,7 @@ MEANING = {
     Status.DIVERGED: "The objective grew or stopped being finite.",
     Status.LINE_SEARCH_FAILED: "The optimizer found no step that lowers the objective.",
     Status.TRIVIAL_SOLUTION: "The model gives one answer to everything.",
+    Status.INFEASIBLE: "A constraint is broken, and no model nearby would break it less.",
     Status.INTERRUPTED: "A signal stopped the run before its end.",
 }
 TONE = {
@@ -31,11 +32,13 @@ TONE = {
     Status.DIVERGED: "bad",
     Status.LINE_SEARCH_FAILED: "bad",
     Status.TRIVIAL_SOLUTION: "bad",
+    Status.INFEASIBLE: "bad",
 }
 WORST_FIRST = (
     Status.DIVERGED,
     Status.LINE_SEARCH_FAILED,
     Status.TRIVIAL_SOLUTION,
+    Status.INFEASIBLE,
     Status.INTERRUPTED,
     Status.STALLED,
     Status.STILL_IMPROVING,

@@ -9,7 +9,7 @@ import equinox as eqx
 import numpy as np
 
 from thalweg.errors import UserError
-from thalweg.objective import AbstractTerm, Objective, disagreeing, unidentifiable
+from thalweg.objective import AbstractTerm, Objective, certify, disagreeing, unidentifiable
 from thalweg.train.blame import bad_example
 from thalweg.train.description import described, program_described
 from thalweg.train.interrupts import Interrupts
@@ -214,6 +214,7 @@ class Course:
 
     def verdict(self, i: int, model: PyTree, end: PhaseEnd) -> Verdict:
         """How member i's walk ended."""
+        self.journal.certificates.append(None)
         if self.interrupts.arrived is not None:
             saved = self.journal.store is not None
             remedy = "Resume the run; nothing is lost." if saved else "Give the fit a run folder to be able to resume."
@@ -229,7 +230,10 @@ class Course:
         alien = [k for k in range(last_phase) if not self.phases[k].optimizer.descends]
         moved = [row for row in moved if not alien or row["phase"] > alien[-1]]
         weights = {name: float(term.weight) for name, term in self.objective.terms.items()}
-        death = self.deaths.get(i)
+        death, end_state, where = self.deaths.get(i), end.travellers[i].objective, self.phases[last_phase].where
+        if end_state is not None and death is None:
+            certificate = certify(model, self.objective, end_state, end.travellers[i].batch, where)
+            self.journal.certificates[-1] = certificate
         trace = Trace(
             steps=[pick(row["run_step"]) for row in moved],
             totals=[pick(row["total"]) for row in moved],
@@ -246,15 +250,14 @@ class Course:
             violations=violations(moved, pick),
             bad_example="" if death is None else self.blamed(model, end.travellers[i], death),
             unfinished=left.get(last_phase),
+            certificate=self.journal.certificates[-1],
         )
         verdict = judge(trace)
         verdict = replace(verdict, findings=(*verdict.findings, *left.values()))
-        end_state = end.travellers[i].objective
         if end_state is None:
             return verdict
         said = self.objective.findings(model, end_state, end.travellers[i].batch)
         if i < FEW:
-            where = self.phases[last_phase].where
             said += unidentifiable(model, self.objective, where)
             if trace.descends and i not in self.deaths:
                 said += disagreeing(model, self.objective, end_state, end.travellers[i].batch, where)

@@ -10,14 +10,14 @@ import jax
 import numpy as np
 
 from thalweg.errors import RunError, ThalwegError, UserError, kind_of
-from thalweg.objective import Objective
+from thalweg.objective import Certificate, Objective, refuse_level
 from thalweg.train.callbacks import Callback
 from thalweg.train.course import walk_program
 from thalweg.train.instruments import AbstractInstrument
 from thalweg.train.interrupts import Interrupts
 from thalweg.train.journal import Journal, checked_name
 from thalweg.train.members import Layout, Mode, automatic_layout
-from thalweg.train.phases import Choices
+from thalweg.train.phases import Choices, phase_dtype
 from thalweg.train.program import Phase, floating_dtype
 from thalweg.train.record import RunDirectory
 from thalweg.train.verdict import Status, Verdict
@@ -55,6 +55,7 @@ class FitMany:
         rows: logged steps; figures are lists by member.
         decisions: what the loop decided and why.
         conduct: by phase: mode with the reason, layout, precision, seconds of the first stretch (it compiles).
+        certificates: one each, of the models that are returned; None without constraints.
     """
 
     models: list[PyTree]
@@ -62,6 +63,7 @@ class FitMany:
     rows: list[dict[str, Any]]
     decisions: list[dict[str, Any]]
     conduct: list[dict[str, Any]] = field(default_factory=list)
+    certificates: list[Certificate | None] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ class Fit:
         verdict: how it ended.
         rows: logged steps; figures are numbers.
         decisions, conduct: as `FitMany`.
+        certificate: how nearly the model meets the conditions of a constrained optimum; None without constraints.
     """
 
     model: PyTree
@@ -80,6 +83,7 @@ class Fit:
     rows: list[dict[str, Any]]
     decisions: list[dict[str, Any]]
     conduct: list[dict[str, Any]] = field(default_factory=list)
+    certificate: Certificate | None = None
 
 
 def fit(
@@ -129,7 +133,7 @@ def fit(
         UserError: arguments that cannot work, named; or a checkpoint of another fit.
         DamagedError: the latest checkpoint is not what was written; an older one that is whole is named.
         RunError: the disk is full; the earlier checkpoints are as they were.
-        FitFailed: diverged, line search failed, or a trivial solution; the fit is attached.
+        FitFailed: diverged, line search failed, infeasible, or a trivial solution; the fit is attached.
         FitInterrupted: SIGINT or SIGTERM came, and a checkpoint was made. (Without a run, or in another thread than
             the main one, signals act as always.)
 
@@ -157,7 +161,7 @@ def fit(
     )
     journal = Journal(checked_name(name), run, callbacks, seconds=checkpoint_seconds, single=True)
     many = _fit([model], [seed], objective, program, choices, journal)
-    found = Fit(many.models[0], many.verdicts[0], many.rows, many.decisions, many.conduct)
+    found = Fit(many.models[0], many.verdicts[0], many.rows, many.decisions, many.conduct, many.certificates[0])
     _raise_failure(found, many.verdicts, raise_failures)
     return found
 
@@ -275,12 +279,14 @@ def _fit(
         # float32 products on a GPU would else be rounded to 10 bits of mantissa
         stack.enter_context(jax.default_matmul_precision("highest"))
         interrupts = stack.enter_context(Interrupts(listen=journal.store is not None))
+        dtype = phase_dtype(models[0], phases[0], choices.precision)
+        refuse_level(models[0], objective, [phase.where for phase in phases], dtype)
         for callback in journal.callbacks:
             callback.begin([phase.steps for phase in phases])
             stack.callback(callback.end)
         kept, verdicts = walk_program(models, seeds, objective, phases, choices, journal, interrupts)
         journal.finish(verdicts)
-    return FitMany(kept, verdicts, journal.rows, journal.decisions, journal.conduct)
+    return FitMany(kept, verdicts, journal.rows, journal.decisions, journal.conduct, journal.certificates)
 
 
 def _named(instruments: Sequence[AbstractInstrument]) -> dict[str, AbstractInstrument]:

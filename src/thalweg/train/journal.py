@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from thalweg.errors import UserError
+from thalweg.objective import Certificate
 from thalweg.train.callbacks import Callback
 from thalweg.train.checkpoint import CheckpointStore
 from thalweg.train.files import read_json, write_json_atomic
@@ -41,6 +42,7 @@ class Journal:
         self.rows: list[dict[str, Any]] = []
         self.decisions: list[dict[str, Any]] = []
         self.conduct: list[dict[str, Any]] = []
+        self.certificates: list[Certificate | None] = []
         self.store: CheckpointStore | None = None
         self.logs: dict[str, MetricsLog] = {}
         self.saved = time.monotonic()
@@ -119,13 +121,21 @@ class Journal:
             self.decisions = self.logs["decisions"].rewind(rows["decisions"], mine)
 
     def finish(self, verdicts: Sequence[Verdict]) -> None:
-        """Write the verdicts into `verdict.json`: "members" of this fit, which ended last, and "fits" by name."""
+        """Write the verdicts into `verdict.json`: "members" of this fit, which ended last, and "fits" by name.
+
+        Likewise the certificates of constrained fits into `certificate.json`, by fit.
+        """
         if self.run is None:
             return
         path = self.run.path / "verdict.json"
         members = [verdict.to_json() for verdict in verdicts]
         before = read_json(path) if path.exists() else {}
         write_json_atomic(path, {"members": members, "fits": before.get("fits", {}) | {self.name: members}})
+        if any(one is not None for one in self.certificates):
+            path = self.run.path / "certificate.json"
+            told = [None if one is None else one.to_json() for one in self.certificates]
+            before = read_json(path) if path.exists() else {}
+            write_json_atomic(path, {"fits": before.get("fits", {}) | {self.name: told}})
 
     def close(self) -> None:
         """Close the log files."""

@@ -168,7 +168,7 @@ def prepare(travellers: Sequence[Traveller], objective: Objective, phase: Phase,
     if spread:
         _refuse_uneven(objective, len(choices.devices or ()))
     states = [
-        _state(traveller, cut.params, cut.model_state, objective, validation is not None, dtype)
+        _state(traveller, cut, objective, validation is not None, dtype)
         for traveller, cut in zip(travellers, parts, strict=True)
     ]
     members = arrange(choices.layout, states, [cut.frozen for cut in parts], choices.devices)
@@ -233,12 +233,10 @@ def _cadence(phase: Phase, objective: Objective, choices: Choices, varies: bool)
     )
 
 
-def _state(
-    traveller: Traveller, params: PyTree, model_state: PyTree, objective: Objective, validated: bool, dtype: Any
-) -> State:
+def _state(traveller: Traveller, cut: Parts, objective: Objective, validated: bool, dtype: Any) -> State:
     """A member's state before the phase; `Walk.start` fills in what the phase itself makes."""
-    key, zero = jax.random.key(traveller.seed), jnp.zeros((), dtype)
-    state = traveller.objective or objective.init(named_key(key, "objective"))
+    key, zero, params, model_state = jax.random.key(traveller.seed), jnp.zeros((), dtype), cut.params, cut.model_state
+    state = traveller.objective or objective.init(named_key(key, "objective"), cut.combine())
     best = Best(None, None, zero, int32(0), zero)
     if validated:
         score = jnp.asarray(traveller.best_score, dtype)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from thalweg.objective import HELD, Certificate
 from thalweg.optim import AbstractOptimizer, Ended
 from thalweg.types import Finding
 
@@ -20,6 +21,7 @@ class Status(enum.Enum):
     DIVERGED = "diverged"
     LINE_SEARCH_FAILED = "line-search-failed"
     TRIVIAL_SOLUTION = "trivial-solution"
+    INFEASIBLE = "infeasible"
     INTERRUPTED = "interrupted"
 
     @property
@@ -27,7 +29,8 @@ class Status(enum.Enum):
         """What a process that ends so returns."""
         if self is Status.INTERRUPTED:
             return 130
-        return int(self in (Status.DIVERGED, Status.LINE_SEARCH_FAILED, Status.TRIVIAL_SOLUTION))
+        failures = (Status.DIVERGED, Status.LINE_SEARCH_FAILED, Status.TRIVIAL_SOLUTION, Status.INFEASIBLE)
+        return int(self in failures)
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,8 @@ class Trace:
         spread: by term, spread of the outputs over examples relative to their size (None: not a data term).
         descends: whether the last phase's optimizer means to lower the objective; a game's does not.
         validated: whether there is a validation objective.
-        violations: by constraint, how far it was violated at each refresh.
+        violations: by constraint, how far it was violated at each refresh, relative to its scale.
+        certificate: of the constraints, at the model that is kept; None without constraints.
     """
 
     steps: Sequence[int]
@@ -94,10 +98,15 @@ class Trace:
     violations: Mapping[str, Sequence[float]] = field(default_factory=dict)
     bad_example: str = ""
     unfinished: Finding | None = None
+    certificate: Certificate | None = None
 
 
-HELD, ROUNDING = 1e-3, 1e-9
-"""A constraint counts as held when its violation is a thousandth of what it was, or below any use."""
+STATIONARY = 1e-2
+"""Residual of stationarity up to which a constrained walk has arrived."""
+
+LEVEL = 5e-2
+"""Slope of the squared violations from which no nearby model breaks the constraints less: see `Certificate.level`. At a
+feasible model's edge it grows without end, as 1 over the violation."""
 
 
 def judge(trace: Trace) -> Verdict:
@@ -107,7 +116,8 @@ def judge(trace: Trace) -> Verdict:
     that minibatch noise is not taken for progress. Where there is validation, progress is what the validation score
     makes, since the best by it is what is kept.
     """
-    return Verdict(*_status(trace), findings=tuple(_findings(trace)))
+    status, evidence, remedy = _status(trace)
+    return Verdict(status, evidence, remedy, tuple(_findings(trace, status)))
 
 
 SMALL_CHANGE = 1e-2
@@ -123,8 +133,8 @@ def _status(trace: Trace) -> tuple[Status, str, str]:
     totals = np.asarray(trace.totals, float)
     first, last = float(totals[0]), float(np.median(totals[-max(1, len(totals) // 10) :]))
     span = f"objective {first:.4g} at the start, {last:.4g} at the end"
-    if trace.violations:
-        return _constrained(trace)
+    if trace.certificate is not None:
+        return _constrained(trace, trace.certificate, span)
     if trace.descends and _has_grown(totals, last):
         return Status.DIVERGED, f"the objective grew: {span}", "Lower the learning rate or clip the gradient."
     if flat := [name for name, spread in trace.spread.items() if spread < 1e-6]:
@@ -163,18 +173,43 @@ def _not_finite(trace: Trace) -> tuple[Status, str, str]:
     return Status.DIVERGED, evidence, remedy
 
 
-def _constrained(trace: Trace) -> tuple[Status, str, str]:
+def _constrained(trace: Trace, found: Certificate, span: str) -> tuple[Status, str, str]:
     """Multipliers raise the objective as they should, so a constrained walk is judged by what it was to achieve."""
-    name = max(trace.violations, key=lambda one: trace.violations[one][-1] / (max(trace.violations[one]) or 1))
-    seen = trace.violations[name]
-    worst, last = max(seen), seen[-1]
-    span = f"constraint '{name}' was violated by up to {worst:.3g}, at the last refresh by {last:.3g}"
-    if last <= max(HELD * worst, ROUNDING):
-        return Status.CONVERGED, span, ""
-    if last < 0.9 * seen[len(seen) // 2]:
-        return Status.STILL_IMPROVING, span, "Train longer: resume with more steps."
-    remedy = "It may contradict itself or another term, or the steps between two refreshes are too few to converge."
-    return Status.STALLED, span, remedy
+    told = f"KKT residuals: stationarity {found.stationarity:.1e}, complementary slackness {found.slackness:.1e}"
+    if not np.isfinite(found.largest):
+        return Status.DIVERGED, f"a constraint or its slope is not finite at the end; {span}", "Look at its quantity."
+    if found.feasibility <= HELD:
+        held = f"all constraints hold to {found.feasibility:.1e} of their size; {told}"
+        if found.stationarity <= STATIONARY or not _still_moves(trace, found):
+            return Status.CONVERGED, held, ""
+        return Status.STILL_IMPROVING, f"{held}; the loss still moves", "Train longer: resume with more steps."
+    worst = found.worst
+    seen = trace.violations.get(worst.name) or [np.inf]
+    unmet = f"constraint '{worst.name}' is broken by {worst.violation:.3g}, {worst.relative:.2g} of its size"
+    falls = len(seen) > 1 and seen[-1] < (1 - SMALL_CHANGE) * seen[len(seen) // 2]
+    if found.level is not None and found.level <= LEVEL and not falls:
+        return (
+            Status.INFEASIBLE,
+            f"{unmet}, and nothing nearby breaks the constraints less (relative slope of the squared violations "
+            f"{found.level:.1e}, penalty {worst.penalty:.0e})",
+            "Loosen the bound, or the constraint that it contradicts; a larger model or another start may meet it.",
+        )
+    if falls:
+        return Status.STILL_IMPROVING, f"{unmet}; {told}", "Train longer: resume with more steps."
+    return Status.STALLED, f"{unmet}; {told}", "See the finding constraint-unmet."
+
+
+def _still_moves(trace: Trace, found: Certificate) -> bool:
+    """Whether the loss without the constraints' terms differs between the last two quarters of the last phase."""
+    held = {one.name for one in found.constraints}
+    parts = [np.asarray(values[trace.begin :], float) for name, values in trace.parts.items() if name not in held]
+    if not parts:
+        return False
+    loss = np.sum(parts, axis=0)
+    n = max(1, len(loss) // 4)
+    late, early = loss[-n:], loss[-2 * n : -n] if len(loss) > n else loss[:1]
+    error = np.hypot(_standard_error(late), _standard_error(early))
+    return bool(abs(late.mean() - early.mean()) > max(SMALL_CHANGE * abs(early.mean()), 2 * error))
 
 
 def _movement(trace: Trace, first: float, last: float, span: str) -> tuple[Status, str, str]:
@@ -269,8 +304,9 @@ def _best(validation: np.ndarray) -> _Best | None:
     return _Best(row, float(means[best]), float(means[-1]), error, best < 0.9 * (len(means) - 1))
 
 
-def _findings(trace: Trace) -> list[Finding]:
-    found = (_overfitting(trace), _badly_scaled(trace), _validation_lost(trace))
+def _findings(trace: Trace, status: Status) -> list[Finding]:
+    unmet = None if status is Status.INFEASIBLE else _unmet(trace)
+    found = (_overfitting(trace), _badly_scaled(trace), _validation_lost(trace), unmet)
     return [finding for finding in found if finding is not None]
 
 
@@ -297,6 +333,26 @@ def _validation_lost(trace: Trace) -> Finding | None:
         return None
     evidence = "the validation score was never finite, so no weights could be chosen by it"
     return Finding("validation-not-finite", evidence, "Look at the validation data; the last weights were kept.")
+
+
+def _unmet(trace: Trace) -> Finding | None:
+    found = trace.certificate
+    if found is None or not found.feasibility > HELD:
+        return None
+    broken = [one for one in found.constraints if one.relative > HELD]
+    told = "; ".join(
+        f"'{one.name}' is broken by {one.violation:.3g} ({one.relative:.2g} of its size)" for one in broken
+    )
+    if not any(trace.violations.values()):
+        remedy = "No refresh came before the end: make refresh_every smaller than the phase's steps."
+    elif all(one.untouched for one in broken):
+        remedy = (
+            "No multiplier has moved, for between two refreshes the walk never converged: refresh more rarely, take "
+            "all rows at each step, lower the rate towards the end, or end with a phase of LBFGS()."
+        )
+    else:
+        remedy = "Train longer, or refresh more rarely, so that the walk converges between two refreshes."
+    return Finding("constraint-unmet", told, remedy)
 
 
 def _badly_scaled(trace: Trace) -> Finding | None:
