@@ -43,8 +43,8 @@ from .objective import Rows as Rows
 from .objective import Side as Side
 from .objective import SpectralNorm as SpectralNorm
 from .objective import Supervised as Supervised
-from .objective import TotalVariation as TotalVariation
 from .objective import SupervisedBatch as SupervisedBatch
+from .objective import TotalVariation as TotalVariation
 from .objective import UnknownPosterior as UnknownPosterior
 from .objective import frozen as frozen
 from .objective import gradient_signal as gradient_signal

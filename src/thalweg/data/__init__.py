@@ -11,10 +11,10 @@ from thalweg.data.clusters import cluster_split as cluster_split
 from thalweg.data.clusters import scaffold_split as scaffold_split
 from thalweg.data.columns import group_values as group_values
 from thalweg.data.columns import time_values as time_values
+from thalweg.data.images import stack_images as stack_images
 from thalweg.data.lagged import PastFeatures as PastFeatures
 from thalweg.data.lagged import Standardizer as Standardizer
 from thalweg.data.lagged import past_features as past_features
-from thalweg.data.images import stack_images as stack_images
 from thalweg.data.learn import Task as Task
 from thalweg.data.learn import TaskChoice as TaskChoice
 from thalweg.data.learn import drop_missing_target as drop_missing_target

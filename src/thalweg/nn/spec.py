@@ -37,7 +37,6 @@ from thalweg.nn.solvers import (
     Tsit5,
 )
 from thalweg.nn.statistics import FixedStatistics, RunningStatistics
-from thalweg.nn.statistics import RunningStatistics
 from thalweg.nn.unet import DoubleConv, UNet
 from thalweg.types import PyTree
 
