@@ -16,7 +16,8 @@ from thalweg.nn import MLP
 from thalweg.objective import Certificate, ConstraintRecord, Objective, Residual, Supervised, only
 from thalweg.optim import LBFGS, SGD, Adam, Ended, LevenbergMarquardt, Player, Players
 from thalweg.train import FitFailed, LossBelow, Phase, fit, fit_many
-from thalweg.train.verdict import Status, Trace, Verdict, judge, weighed
+from thalweg.train.rows import weighed
+from thalweg.train.verdict import Status, Trace, Verdict, judge
 from thalweg.types import Finding
 
 N = 100

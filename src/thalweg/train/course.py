@@ -17,7 +17,8 @@ from thalweg.train.journal import Journal
 from thalweg.train.loop import PhaseRun, Position, Streams
 from thalweg.train.phases import Choices, Prepared, Traveller, cast, phase_dtype, prepare
 from thalweg.train.program import Phase
-from thalweg.train.verdict import Status, Trace, Verdict, judge, left_undone, violations, weighed
+from thalweg.train.rows import left_undone, violations, weighed
+from thalweg.train.verdict import Status, Trace, Verdict, judge
 from thalweg.train.walk import NEVER
 from thalweg.tree import tree_hash
 from thalweg.types import PyTree
