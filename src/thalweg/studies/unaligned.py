@@ -239,7 +239,8 @@ def figures(run: tw.Run, model: tw.nn.Sequential, images, answers, right, by_cut
             share = [100 * hits[:, sizes == size].mean() for size in np.unique(sizes)]
             ax.bar(np.unique(sizes) + 0.27 * (i - 1), share, width=0.25, label=name)
         ax.set(xlabel="digits in a line", ylabel="lines without a mistake (%)", ylim=(0, 100))
-        ax.legend(loc="lower left", framealpha=0.9)
+        tw.figures.style.dress(ax)
+        tw.figures.style.legend(ax)  # above the axes
 
     caption = f"Lines read without a mistake, of {len(answers)}: means of {len(right['told'])} networks, and cutting."
     run.save_figure("lengths", by_length, title="The longer the line, the harder", caption=caption)
