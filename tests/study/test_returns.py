@@ -89,6 +89,11 @@ def test_resamples_hold_days_and_seeds_together() -> None:
     np.testing.assert_allclose(again.seeds.sum(axis=0), 1.0, rtol=1e-12)
     one = again.over_seeds(drawn[:, :1])
     np.testing.assert_allclose(one, drawn[:, 0], rtol=1e-12)  # a model without seeds has days alone
+    few = study.Resamples(20, 4, 2.0, 20_000, seed=0)
+    results = np.array([1.0, 2.0, 4.0, 8.0])
+    spread = few.over_seeds(np.tile(results[:, None], 20_000)).var()
+    # the variance of a mean of four, without bias; 20,000 resamples, and a kurtosis of about 3: 4·√(2/20,000)
+    assert spread == pytest.approx(results.var(ddof=1) / 4, rel=0.04)
     # Wider with seeds than with days alone, by the law of total variance; both have 500 resamples.
     apart = np.arange(4.0)[None, :, None] + values
     assert again.over_seeds(again.mean(apart)).std() > 3 * again.mean(apart)[0, 0].std()

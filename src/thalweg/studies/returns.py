@@ -214,7 +214,9 @@ class Resamples:
         rng = np.random.default_rng(seed)
         drawn = tw.analysis.stationary_indices(days, block, count, rng)
         self.days = np.stack([np.bincount(one, minlength=days) for one in drawn]).T / days  # (days, count)
-        self.seeds = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=count).T / seeds  # (seeds, count)
+        # Few seeds drawn again vary by (seeds - 1)/seeds too little, so their weights are spread (Rao and Wu, 1988).
+        shares = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=count).T / seeds
+        self.seeds = 1 / seeds + (shares - 1 / seeds) * np.sqrt(seeds / max(seeds - 1, 1))  # (seeds, count)
 
     def mean(self, values: np.ndarray) -> np.ndarray:
         """Over days; values (…, seeds or 1, days) to (…, seeds or 1, count), each on its resampled days."""
@@ -228,7 +230,7 @@ class Resamples:
 class Settings(tw.Settings):
     """What can be set from the command line."""
 
-    seeds: int = tw.setting(10, "networks at each fold, each with its own seed", quick=6, ge=1, le=100)
+    seeds: int = tw.setting(10, "networks at each fold, each with its own seed", quick=6, ge=2, le=100)
     train: int = tw.setting(1_000, "days of a training window, four years", ge=100, le=4_000)
     validation: int = tw.setting(250, "days after it that stop the training and choose λ", ge=20, le=2_000)
     test: int = tw.setting(500, "days of each test part after those", quick=1_250, ge=20, le=4_000)
