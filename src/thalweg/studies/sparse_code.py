@@ -146,6 +146,8 @@ def sparse_code(settings: Settings, run: tw.Run) -> list[tw.Claim]:
 
     def certified(fitted: tw.FitMany, columns: int) -> np.ndarray:
         """The certificates, by seed and bound."""
+        if None in fitted.certificates:
+            raise tw.RunError("the cost of a code was not finite, so that it has no certificate")
         return np.array(fitted.certificates, object).reshape(len(seeds), columns)
 
     held = solve("bounded", [begin(seed, bound) for seed in seeds for bound in BOUNDS], bounded())
