@@ -82,6 +82,9 @@ def test_a_convex_optimum_and_its_multipliers_are_those_of_scipy(tmp_path):
     assert found["cap"].sensitivity in page
     assert "≤ 0.15" in page
     assert "Complementary slackness" in page
+    (tmp_path / "run" / "certificate.json").write_text('{"fits": {"fit": [{"stationarity": "much"}]}}')
+    with pytest.raises(tw.DamagedError, match=r"stationarity.*certificate\.json|certificate\.json.*stationarity"):
+        write_report(tmp_path / "run")
 
 
 @pytest.mark.slow

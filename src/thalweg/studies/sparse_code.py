@@ -146,6 +146,8 @@ def sparse_code(settings: Settings, run: tw.Run) -> list[tw.Claim]:
 
     def certified(fitted: tw.FitMany, columns: int) -> np.ndarray:
         """The certificates, by seed and bound."""
+        if None in fitted.certificates:
+            raise tw.RunError("the cost of a code was not finite, so that it has no certificate")
         return np.array(fitted.certificates, object).reshape(len(seeds), columns)
 
     held = solve("bounded", [begin(seed, bound) for seed in seeds for bound in BOUNDS], bounded())
@@ -213,14 +215,14 @@ def draw(run: tw.Run, codes, others, cuts, price, slope, models: list[Code]) -> 
         ax.plot(*priced, "o-", fillstyle="none", label="at a fixed price")
         error = get(codes, "error")
         ax.plot(BOUNDS, error.mean(axis=0), "k.-", label="bounded")
-        near = MIDDLE * np.array([0.6, 1.5])
+        near = MIDDLE * np.linspace(0.6, 1.5, 30)
         tangent = error[:, at].mean() - price[:, at].mean() * (near - MIDDLE)
         ax.plot(near, tangent, color="tab:red", linewidth=2.5, alpha=0.6, label="slope told by the multiplier")
         ax.set_xscale("log")
         ax.set_yscale("log")
         ax.set_xlabel("mean activity of a code")
         ax.set_ylabel("mean squared error of an image")
-        ax.legend()
+        ax.legend(loc="lower left")
 
     def prices(ax) -> None:
         ends = [0.97 * min(price[:, at].min(), slope.min()), 1.03 * max(price[:, at].max(), slope.max())]
