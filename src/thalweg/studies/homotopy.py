@@ -182,9 +182,9 @@ SEARCHES = {"restarts": restarting, "basin hopping": hopping, "dual annealing": 
 
 def evaluations(found: tw.FitMany, member: int) -> int:
     """What a walk cost in gradients: one a step, one for each move along the path, and one or two to begin."""
-    row = found.rows[-1]
-    moves = sum(row["figures"][name][member] for name in ("points", "returns") if name in row["figures"])
-    return int(row["run_step"][member] + moves) + 1
+    told = [row["figures"] for row in found.rows if "points" in row["figures"]]
+    moves = sum(told[-1][name][member] for name in ("points", "returns")) if told else 0
+    return int(found.rows[-1]["run_step"][member] + moves) + 1
 
 
 def share_interval(found: int, trials: int) -> tuple[float, float]:
@@ -311,20 +311,20 @@ def equation(settings: Settings, run: tw.Run) -> list[tw.Claim]:
     network = {"width": settings.width, "depth": 2, "activation": jnp.tanh}
     models = [Layered(tw.nn.MLP(1, None, **network, key=jax.random.key(seed))) for seed in seeds]
 
-    def walk(optimizer: Any, steps: int, title: str) -> tw.FitMany:
+    def walk(program: Any, title: str) -> tw.FitMany:
         return tw.fit_many(
-            models, objective, tw.Phase(optimizer, steps), seeds=seeds, precision=jnp.float64, log_every=1,
+            models, objective, program, seeds=seeds, precision=jnp.float64, log_every=1,
             raise_failures=False, run=run, callbacks=run.callbacks, name=f"layer-{title}",
         )  # fmt: skip
 
     corrector = tw.LevenbergMarquardt()
-    # At first to a slope of 1e-4; when the path has ended, as far as the steps go.
-    follow = tw.Continuation(corrector, first=0.1, few=10, most=40, tolerance=1e-4)
+    # Points on the way need not be sharp; where the path ends it goes on as far as the steps go.
+    follow = tw.Continuation(corrector, first=0.1, few=10, most=40, tolerance=1e-2)
     began = time.monotonic()
-    followed = walk(follow, settings.newton, "path")
+    followed = walk([tw.Phase(follow, settings.newton), tw.Phase(corrector, settings.newton // 2)], "path")
     seconds = (time.monotonic() - began) / len(seeds)
     cost = max(evaluations(followed, i) for i in range(len(seeds)))
-    cold = walk(corrector, cost, "cold")
+    cold = walk(tw.Phase(corrector, cost), "cold")
 
     began = time.monotonic()
     reference = collocated(end)
