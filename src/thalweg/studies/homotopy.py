@@ -107,20 +107,25 @@ def lowest(ground: Rastrigin | Hollows) -> float:
     return min(float(minimize(slope, one, jac=True, method="BFGS", options={"gtol": 1e-9}).fun) for one in starts)
 
 
-@eqx.filter_jit
-def _slope(ground, x):
-    return jax.value_and_grad(lambda x: eqx.tree_at(lambda g: g.x, ground, x).height(jnp.zeros(())))(x)
-
-
 def sloped(ground: Rastrigin | Hollows) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
-    """Height and gradient for SciPy, in 64 bits: x (n,) -> (height, gradient (n,))."""
+    """Height and gradient for SciPy, written out by hand: x (n,) -> (height, gradient (n,))."""
+    if isinstance(ground, Rastrigin):
+        centre = np.asarray(ground.centre)
 
-    def slope(x: np.ndarray) -> tuple[float, np.ndarray]:
-        with jax.enable_x64(True):
-            height, gradient = _slope(ground, jnp.asarray(x, jnp.float64))
-        return float(height), np.asarray(gradient)
+        def rippled(x: np.ndarray) -> tuple[float, np.ndarray]:
+            away = x - centre
+            height = np.sum(away**2 + 10 * (1 - np.cos(2 * np.pi * away)))
+            return float(height), 2 * away + 20 * np.pi * np.sin(2 * np.pi * away)
 
-    return slope
+        return rippled
+    centres, depths, squares = map(np.asarray, (ground.centres, ground.depths, ground.widths**2))
+
+    def hollowed(x: np.ndarray) -> tuple[float, np.ndarray]:
+        away = x - centres
+        hollow = depths * np.exp(-np.sum(away**2, axis=1) / (2 * squares))
+        return float(0.01 * x @ x - hollow.sum()), 0.02 * x + (hollow / squares) @ away
+
+    return hollowed
 
 
 class Spent(Exception):
@@ -177,9 +182,9 @@ SEARCHES = {"restarts": restarting, "basin hopping": hopping, "dual annealing": 
 
 def evaluations(found: tw.FitMany, member: int) -> int:
     """What a walk cost in gradients: one a step, one for each move along the path, and one or two to begin."""
-    row = found.rows[-1]
-    moves = sum(row["figures"][name][member] for name in ("points", "returns") if name in row["figures"])
-    return int(row["run_step"][member] + moves) + 1
+    told = [row["figures"] for row in found.rows if "points" in row["figures"]]
+    moves = sum(told[-1][name][member] for name in ("points", "returns")) if told else 0
+    return int(found.rows[-1]["run_step"][member] + moves) + 1
 
 
 def share_interval(found: int, trials: int) -> tuple[float, float]:
@@ -236,11 +241,11 @@ class Settings(tw.Settings):
 
     seeds: int = tw.setting(100, "landscapes of each kind, with a start each", quick=30, ge=6, le=300)
     steps: int = tw.setting(1_000, "most steps of a walk on them", ge=20, le=100_000)
-    networks: int = tw.setting(10, "networks for the equation", quick=6, ge=2, le=100)
-    newton: int = tw.setting(600, "most steps of Levenberg-Marquardt for one network", quick=300, ge=2)
-    viscosity: float = tw.setting(0.005, "ε of the equation", ge=1e-3, lt=WIDEST)
-    points: int = tw.setting(400, "points of the equation, evenly spaced", quick=300, ge=20, le=10_000)
-    width: int = tw.setting(12, "units in each of the two hidden layers", quick=10, ge=1, le=60)
+    networks: int = tw.setting(8, "networks for the equation", quick=6, ge=2, le=100)
+    newton: int = tw.setting(400, "most steps of Levenberg-Marquardt for one network", quick=120, ge=2)
+    viscosity: float = tw.setting(0.005, "ε of the equation", quick=0.01, ge=1e-3, lt=WIDEST)
+    points: int = tw.setting(400, "points of the equation, evenly spaced", quick=150, ge=20, le=10_000)
+    width: int = tw.setting(12, "units in each of the two hidden layers", quick=8, ge=1, le=60)
 
 
 @tw.study("homotopy", systems=["S07"], question="Does following a minimum find what a cold start does not?")
@@ -263,14 +268,14 @@ def landscapes(
     def walk(models: list[Any], optimizer: Any, seeds: list[int], title: str) -> tw.FitMany:
         return tw.fit_many(
             models, objective, tw.Phase(optimizer, settings.steps, where=place), seeds=seeds, precision=jnp.float64,
-            layout=tw.Layout.VMAPPED, log_every=1 if title == "path" else None, raise_failures=False, run=run, callbacks=run.callbacks,
-            name=f"{name}-{title}",
+            layout=tw.Layout.VMAPPED, log_every=1 if title == "path" else None, raise_failures=False, run=run,
+            callbacks=run.callbacks, name=f"{name}-{title}",
         )  # fmt: skip
 
     def heights(found: tw.FitMany) -> np.ndarray:
         return np.array([sloped(model)(np.asarray(model.x))[0] for model in found.models])
 
-    followed = walk(grounds, tw.Continuation(tw.LBFGS(), look=2), seeds, "path")
+    followed = walk(grounds, tw.Continuation(tw.LBFGS()), seeds, "path")
     budgets = np.array([evaluations(followed, i) for i in range(len(seeds))])
     cold = walk(grounds, tw.LBFGS(), seeds, "cold")
     reached = {"path": heights(followed), "one cold start": heights(cold)}
@@ -306,20 +311,20 @@ def equation(settings: Settings, run: tw.Run) -> list[tw.Claim]:
     network = {"width": settings.width, "depth": 2, "activation": jnp.tanh}
     models = [Layered(tw.nn.MLP(1, None, **network, key=jax.random.key(seed))) for seed in seeds]
 
-    def walk(optimizer: Any, steps: int, title: str) -> tw.FitMany:
+    def walk(program: Any, title: str) -> tw.FitMany:
         return tw.fit_many(
-            models, objective, tw.Phase(optimizer, steps), seeds=seeds, precision=jnp.float64, log_every=1,
+            models, objective, program, seeds=seeds, precision=jnp.float64, log_every=1,
             raise_failures=False, run=run, callbacks=run.callbacks, name=f"layer-{title}",
         )  # fmt: skip
 
     corrector = tw.LevenbergMarquardt()
-    # At first to a slope of 1e-4; when the path has ended, as far as the steps go.
-    follow = tw.Continuation(corrector, first=0.1, few=10, most=40, tolerance=1e-4)
+    # Points on the way need not be sharp; where the path ends it goes on as far as the steps go.
+    follow = tw.Continuation(corrector, first=0.1, few=10, most=40, tolerance=1e-2)
     began = time.monotonic()
-    followed = walk(follow, settings.newton, "path")
+    followed = walk([tw.Phase(follow, settings.newton), tw.Phase(corrector, settings.newton // 2)], "path")
     seconds = (time.monotonic() - began) / len(seeds)
     cost = max(evaluations(followed, i) for i in range(len(seeds)))
-    cold = walk(corrector, cost, "cold")
+    cold = walk(tw.Phase(corrector, cost), "cold")
 
     began = time.monotonic()
     reference = collocated(end)
