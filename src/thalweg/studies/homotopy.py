@@ -286,7 +286,7 @@ def landscapes(
     assert all((values >= goals - NEAR).all() for values in reached.values()), "lower than the lowest place"
 
     draw_rates(run, name, found, budgets)
-    draw_path(run, name, tw.followed_path(followed.rows, 0), "height at that smoothing", "distance from 0")
+    draw_path(run, name, tw.followed_path(followed.rows, 0), "height,\nsmoothed", "distance\nfrom 0")
     what = {"rastrigin": f"Rastrigin's function in {RIPPLES} dimensions", "hollows": f"{HOLLOWS} hollows in {SIZE}"}[
         name
     ]
@@ -338,7 +338,7 @@ def equation(settings: Settings, run: tw.Run) -> list[tw.Claim]:
         for title, found in fields.items()
     }
     draw_layer(run, x, right, fields)
-    draw_path(run, "layer", tw.followed_path(followed.rows, 0), "mean square of the residual", "norm of the weights")
+    draw_path(run, "layer", tw.followed_path(followed.rows, 0), "mean square\nresidual", "norm of\nthe weights")
     np.savez(run.arrays / "layer.npz", x=x, reference=right, path=fields["path"], cold=fields["cold"])
     named = f"εu″ + uu′ = u with ε = {end:g}"
     return [
