@@ -167,7 +167,7 @@ def redundant_features(settings: Settings, run: tw.Run) -> list[tw.Claim]:
                                 dropped["average"] - dropped["accuracy"], 0.5, unit="% points"),
         tw.Claim.median_at_most("The plain network is no less accurate than logistic regression",
                                 classical - plain["accuracy"], 0.0, unit="% points"),
-        tw.Claim.median_at_most(f"With orthogonality, λ = {settings.penalty:g}, it is no less accurate than that either",
+        tw.Claim.median_at_most(f"With orthogonality, λ = {settings.penalty:g}, it is no less accurate than that",
                                 classical - found[RIGHT]["accuracy"], 0.0, unit="% points"),
     ]  # fmt: skip
 
