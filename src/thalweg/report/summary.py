@@ -17,7 +17,7 @@ from thalweg.train.verdict import Status, Verdict
 MEANING = {
     Status.CONVERGED: "More steps would change little.",
     Status.STILL_IMPROVING: "The objective was still falling when the steps ran out.",
-    Status.STALLED: "The objective has hardly moved since the start.",
+    Status.STALLED: "Training no longer moves what it was to move.",
     Status.DIVERGED: "The objective grew or stopped being finite.",
     Status.LINE_SEARCH_FAILED: "The optimizer found no step that lowers the objective.",
     Status.TRIVIAL_SOLUTION: "The model gives one answer to everything.",

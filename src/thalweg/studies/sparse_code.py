@@ -222,7 +222,8 @@ def draw(run: tw.Run, codes, others, cuts, price, slope, models: list[Code]) -> 
         ax.set_yscale("log")
         ax.set_xlabel("mean activity of a code")
         ax.set_ylabel("mean squared error of an image")
-        ax.legend(loc="lower left")
+        ax.set_ylim(top=20 * ax.get_ylim()[1])  # room for the legend
+        ax.legend(loc="upper left")
 
     def prices(ax) -> None:
         ends = [0.97 * min(price[:, at].min(), slope.min()), 1.03 * max(price[:, at].max(), slope.max())]
