@@ -18,12 +18,13 @@ def path(ax: "Axes", found: "FollowedPath", *, total: str = "objective", norm: s
         found: of `thalweg.followed_path`.
         total, norm: what the first two panels are called.
 
+    >>> import numpy as np
     >>> from matplotlib.figure import Figure
     >>> from thalweg.optim.path import FollowedPath
     >>> ax = Figure().add_subplot()
     >>> at = np.linspace(0, 1, 5)
     >>> path(ax, FollowedPath(at, 1 + at, 2 - at, 3 + 0 * at, at - 0.6, 0))
-    >>> [panel.get_ylabel() for panel in ax.figure.axes[1:]]
+    >>> [panel.get_ylabel() for panel in ax.child_axes]
     ['objective', '‖θ‖', 'corrector\\nsteps']
     """
     ax.set_axis_off()
@@ -44,3 +45,4 @@ def path(ax: "Axes", found: "FollowedPath", *, total: str = "objective", norm: s
     for panel in panels:
         panel.set_xlim(-0.02, 1.02)
         panel.locator_params(axis="y", nbins=4)
+        panel.ticklabel_format(axis="y", useOffset=False)  # a norm that stays the same would have labels like 1e-11
