@@ -203,7 +203,9 @@ def test_solution_is_that_of_a_direct_solver(condition, loop):
     assert found.result == Solved.CONVERGED
     residual = np.linalg.norm(b - matrix @ np.asarray(found.value))
     assert residual <= 10 * rtol * np.linalg.norm(b)  # the promise: within `DRIFT` tolerances
-    assert float(found.residual_norm) == pytest.approx(residual, rel=1e-3, abs=1e-13 * np.linalg.norm(b))
+    # Two residuals computed apart differ by the rounding of A·x, eps ‖A‖‖x‖, of which some are ample (‖A‖ = 1).
+    rounding = 10 * EPS * np.linalg.norm(np.asarray(found.value))
+    assert float(found.residual_norm) == pytest.approx(residual, rel=1e-3, abs=rounding)
     direct = scipy.linalg.solve(matrix, b, assume_a="pos")
     # ‖x − x*‖ ≤ ‖A⁻¹‖‖r‖, and the direct solver's own error of eps * condition.
     bound = condition * (10 * rtol * np.linalg.norm(b) + 100 * EPS * np.linalg.norm(direct))
@@ -212,14 +214,16 @@ def test_solution_is_that_of_a_direct_solver(condition, loop):
 
 
 def test_iterations_are_scipys():
-    matrix, b = positive(1e3), np.random.default_rng(2).normal(size=N)
+    # Well within N products: beyond, rounding decides their number, and with it the processor (117 against 112).
+    matrix, b = positive(10), np.random.default_rng(2).normal(size=N)
     counted = []
     expected, failed = scipy.sparse.linalg.cg(matrix, b, rtol=1e-8, callback=lambda x: counted.append(1))
     assert failed == 0
     found = conjugate_gradients(times(matrix), jnp.asarray(b), rtol=1e-8, iterations=500)
     # The same recurrence and stopping rule; rounding may tip the last comparison by one step.
     assert abs(int(found.iterations) - len(counted)) <= 1
-    np.testing.assert_allclose(found.value, expected, atol=1e3 * 1e-8 * np.linalg.norm(b) * 2)  # ‖A⁻¹‖ · both residuals
+    assert 10 < len(counted) < N / 2
+    np.testing.assert_allclose(found.value, expected, atol=10 * 1e-8 * np.linalg.norm(b) * 2)  # ‖A⁻¹‖ · both residuals
 
 
 def test_preconditioner_saves_iterations():
@@ -272,7 +276,7 @@ def test_a_tolerance_below_rounding_is_named():
 
 
 def test_conjugate_gradients_compile_map_and_take_pytrees():
-    matrices = jnp.stack([jnp.asarray(positive(c, 9)) for c in (2.0, 10.0, 1e2)])
+    matrices = jnp.stack([jnp.asarray(positive(c, 9)) for c in (1.01, 10.0, 1e2)])
     b = {"one": jnp.ones((2, 3)), "two": (jnp.ones(2), jnp.ones(()))}
     flat, unravel = jax.flatten_util.ravel_pytree(b)
 
@@ -283,7 +287,7 @@ def test_conjugate_gradients_compile_map_and_take_pytrees():
     for loop in Loop:
         found = jax.jit(jax.vmap(lambda matrix, loop=loop: solve(matrix, loop)))(matrices)
         assert (np.asarray(found.result) == Solved.CONVERGED).all()
-        assert len(set(np.asarray(found.iterations).tolist())) > 1  # each its own count
+        assert len(set(np.asarray(found.iterations).tolist())) > 1  # each its own count: condition 1.01 takes 5 of 9
         for i, matrix in enumerate(np.asarray(matrices)):
             one = jax.flatten_util.ravel_pytree(jax.tree.map(lambda leaf, i=i: leaf[i], found.value))[0]
             np.testing.assert_allclose(one, np.linalg.solve(matrix, flat), atol=1e2 * 1e-9 * 3)  # ‖A⁻¹‖ ‖r‖

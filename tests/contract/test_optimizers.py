@@ -31,6 +31,7 @@ from thalweg.optim import (
     ExplicitEuler,
     FirstOrder,
     GradientFlow,
+    LayerRates,
     LevenbergMarquardt,
     Muon,
     NaturalGradient,
@@ -88,6 +89,7 @@ REGISTRY = {
     ),
     "continuation, first-order": lambda: Continuation(Adam(0.05), weights=RISING, tolerance=0.1),
     "continuation, Levenberg-Marquardt": lambda: Continuation(LevenbergMarquardt(), weights=RISING),
+    "rates by layer": lambda: LayerRates(Adam(0.05), [(lambda m: m.slope, 0.5)]),
     "players": lambda: Players(
         {"a": Player(Adam(0.05), only(lambda m: m.slope)), "b": Player(SGD(0.05), only(lambda m: m.height))}, ("a", "b")
     ),

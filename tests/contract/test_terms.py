@@ -11,13 +11,16 @@ import pytest
 import thalweg.losses
 import thalweg.objective
 from thalweg.losses import (
+    CTC,
     AbsoluteError,
     AbstractLeastSquares,
     AbstractLoss,
     BinaryCrossEntropy,
     BinaryFocal,
     CrossEntropy,
+    CTCTarget,
     Dice,
+    Directional,
     FixedGaussianNLL,
     FixedLaplaceNLL,
     Focal,
@@ -89,6 +92,17 @@ def heads(n):
     return Heads(vector(n))
 
 
+class Sequence(eqx.Module):
+    """Logits of three classes at three steps."""
+
+    network: MLP
+
+    def __call__(self, x, *, key=None):
+        return self.network(x, key=key).reshape(3, 3)
+
+
+LABELS = CTCTarget(np.tile([[1, 2]], (N, 1)), np.full(N, 2), np.full(N, 3))
+
 # loss, model, targets
 LOSSES = {
     SquaredError: (SquaredError(), scalar(), REAL),
@@ -111,6 +125,8 @@ LOSSES = {
     BinaryFocal: (BinaryFocal(), scalar(), YES),
     SoftIoU: (SoftIoU(), vector(2), MASKS),
     Dice: (Dice(), vector(2), MASKS),
+    Directional: (Directional(0.5), scalar(), REAL),
+    CTC: (CTC(), Sequence(vector(9)), LABELS),
     WeibullSurvival: (WeibullSurvival(), heads(2), (POSITIVE, YES)),
     LogNormalSurvival: (LogNormalSurvival(), heads(2), (POSITIVE, YES)),
 }

@@ -8,10 +8,9 @@ torch_small.pt (the archive) and torch_small_legacy.pt (the older format) beside
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
-from efficientnet_lite_pytorch import EfficientNet
 from PIL import Image
 
 from thalweg.data import shipped_file
@@ -27,8 +26,10 @@ CROPS = {
 }
 
 
-def digest(tensor: torch.Tensor) -> dict:
+def digest(tensor: Any) -> dict:
     """Shape, type and bytes of a tensor in C order."""
+    import torch  # here and below, for pytest looks into this file too, and CI has no torch
+
     array = tensor.detach().contiguous()
     raw = array.reshape(-1).view(torch.uint8).numpy().tobytes() if array.numel() else b""
     return {
@@ -38,8 +39,10 @@ def digest(tensor: torch.Tensor) -> dict:
     }
 
 
-def small() -> dict[str, torch.Tensor]:
+def small() -> dict[str, Any]:
     """Every type, and tensors that look at a storage in other ways than row by row."""
+    import torch
+
     base = torch.arange(24, dtype=torch.float32).reshape(4, 6) / 7
     return {
         "float": base,
@@ -60,8 +63,10 @@ def small() -> dict[str, torch.Tensor]:
     }
 
 
-def answers(network: EfficientNet, name: str) -> list[float]:
+def answers(network: Any, name: str) -> list[float]:
     """The network's 1,000 numbers for a crop of a picture."""
+    import torch
+
     row, column, rows, columns = CROPS[name]
     picture = np.asarray(Image.open(shipped_file("scikit-image", f"skimage/data/{name}")).convert("RGB"))
     crop = picture[row : row + rows, column : column + columns].astype(np.float32)
@@ -71,6 +76,9 @@ def answers(network: EfficientNet, name: str) -> list[float]:
 
 
 def main() -> None:
+    import torch
+    from efficientnet_lite_pytorch import EfficientNet
+
     torch.save(small(), HERE / "torch_small.pt")
     torch.save(small(), HERE / "torch_small_legacy.pt", _use_new_zipfile_serialization=False)
     published = EfficientNet.from_name("efficientnet-lite0")

@@ -12,11 +12,11 @@ lost. Here each state's sum is a mantissa in [1, 2) and an exponent of its own, 
 and length as one float, and cheaper than logarithms, for the inner loop has additions, products and shifts of bits.
 """
 
+import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 NEVER = -(2**29)
 """Exponent of what is 0: below all others; two of them still add up within 32 bits."""
@@ -167,7 +167,7 @@ def _log_total(last: Sums) -> jax.Array:
     size = last.blanks.mantissa.shape[-1] - 1
     ends = zip(last, (size, size - 1), strict=True)
     mantissa, exponent = _added(*(Wide(wide.mantissa[-1, at], wide.exponent[-1, at]) for wide, at in ends))
-    return jnp.log(mantissa) + jnp.where(mantissa > 0, exponent, 0).astype(mantissa.dtype) * np.log(2.0)
+    return jnp.log(mantissa) + jnp.where(mantissa > 0, exponent, 0).astype(mantissa.dtype) * math.log(2)
 
 
 def _met(both: Wide, emitted: Wide) -> Wide:
@@ -190,8 +190,8 @@ def _softmax(logits: jax.Array) -> tuple[jax.Array, Wide]:
     share = jnp.exp(below)
     total = jnp.sum(share, axis=-1, keepdims=True)
     least = -min(2**24, LARGEST_FALL // max(len(logits), 1))
-    held = jnp.where(below == -jnp.inf, below, jnp.maximum(below, least * np.log(2.0)))
-    power = jnp.round(jnp.maximum(held / np.log(2.0), least))
+    held = jnp.where(below == -jnp.inf, below, jnp.maximum(below, least * math.log(2)))
+    power = jnp.round(jnp.maximum(held / math.log(2), least))
     return share / total, Wide(jnp.exp((held - power * high) - power * low) / total, power)
 
 
