@@ -1,11 +1,11 @@
 """Where in the input the labels of CTC stand: the posterior over all alignments, and the best of them."""
 
+import math
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from thalweg.losses.ctc_lattice import Lattice, Wide, lattice_of, posterior_of
 from thalweg.losses.ctc_loss import at_least_single, check_call
@@ -106,7 +106,7 @@ def _best_path(lattice: Lattice) -> tuple[jax.Array, jax.Array]:
 
 def _log(wide: Wide) -> jax.Array:
     power = jnp.where(wide.mantissa > 0, wide.exponent, 0).astype(wide.mantissa.dtype)
-    return jnp.log(wide.mantissa) + power * np.log(2.0)
+    return jnp.log(wide.mantissa) + power * math.log(2)
 
 
 def _woven(blanks: jax.Array, labels: jax.Array, repeat: int = 1) -> jax.Array:
