@@ -163,7 +163,7 @@ def curves(settings: Settings, seeds: Sequence[int], run: tw.Run) -> list[tw.Cla
             tw.Phase(tw.Adam(tw.Cosine(5e-3, settings.curve)), settings.curve),
             seeds=pairs, run=run, callbacks=run.callbacks, name=name,
         )  # fmt: skip
-        return np.array([tw.at_points(model, FINE[:, None]) for model in fitted.models])
+        return np.array([tw.at_points(model, FINE[:, None].astype(np.float32)) for model in fitted.models])
 
     kinds = {
         "no penalty": trained("curve"),
