@@ -97,13 +97,13 @@ def posterior_of(lattice: Lattice) -> tuple[jax.Array, jax.Array, jax.Array]:
     start, probabilities, may_leap = _both_ways(lattice)
 
     def step(sums: Sums, now: Sums) -> tuple[Sums, Sums]:
-        arrived = _arrived(sums, may_leap)
-        return _emitted(arrived, now), arrived
+        after = _emitted(_arrived(sums, may_leap), now)
+        return after, after
 
     last, (blanks, labels) = jax.lax.scan(step, start, probabilities)
     mine = labels.mantissa.shape[-1] - 1
     labels = jax.tree.map(lambda both: both[..., :mine], labels)
-    # Neither recursion's sum holds the step's own probability yet, so their product lacks it once.
+    # Both recursions' sums hold the step's own probability, so their product has it once too often.
     blanks, labels = _met(blanks, lattice.blanks), _met(labels, lattice.labels)
     top = jnp.max(blanks.exponent, axis=-1, keepdims=True)
     if mine:
@@ -171,11 +171,10 @@ def _log_total(last: Sums) -> jax.Array:
 
 
 def _met(both: Wide, emitted: Wide) -> Wide:
-    """α times β times the step's own probability; (T, 2, n) to (T, n)."""
-    return Wide(
-        both.mantissa[:, 0] * both.mantissa[::-1, 1, ::-1] * emitted.mantissa,
-        both.exponent[:, 0] + both.exponent[::-1, 1, ::-1] + emitted.exponent,
-    )
+    """α times β over the step's own probability; (T, 2, n) to (T, n)."""
+    possible = emitted.mantissa > 0
+    rest = jnp.where(possible, both.mantissa[::-1, 1, ::-1] / jnp.where(possible, emitted.mantissa, 1), 0)
+    return Wide(both.mantissa[:, 0] * rest, both.exponent[:, 0] + both.exponent[::-1, 1, ::-1] - emitted.exponent)
 
 
 # ------------------------------------------------------------------------------------------------ numbers of wide range
