@@ -31,7 +31,7 @@ class Along(eqx.Module):
         UserError: a path that is no function of λ, or not finite.
 
     >>> viscosity = Along(lambda t: 0.1 ** (1 + t))
-    >>> float(viscosity.value), round(float(viscosity.at(jnp.float32(0.0)).value), 6)
+    >>> round(float(viscosity.value), 6), round(float(viscosity.at(jnp.float32(0.0)).value), 6)
     (0.01, 0.1)
     """
 
