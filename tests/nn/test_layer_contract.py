@@ -187,6 +187,16 @@ def test_a_description_that_spec_never_writes_is_refused_by_name(data, named):
     assert named in str(refused.value)
 
 
+def test_a_file_older_than_a_setting_gets_its_default():
+    model = nn.Conv2d(2, 3, kernel_size=1, key=KEY)
+    description = nn.spec(model)
+    assert description["fields"].pop("groups") == 1
+    assert jax.tree.structure(nn.from_spec(description)) == jax.tree.structure(model)
+    del description["fields"]["stride"]  # which has no default
+    with pytest.raises(UserError, match="'stride'"):
+        nn.from_spec(description)
+
+
 class Foreign(eqx.Module):
     weight: jax.Array
 

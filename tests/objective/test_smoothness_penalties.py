@@ -12,7 +12,7 @@ from sklearn.linear_model import Ridge
 from thalweg.errors import UserError
 from thalweg.losses import squared_error
 from thalweg.nn import MLP, Linear
-from thalweg.objective import JacobianNorm, Objective, Rows, Supervised, TotalVariation
+from thalweg.objective import JacobianNorm, NoExamples, Objective, Rows, Supervised, TotalVariation
 from thalweg.optim import BFGS, LevenbergMarquardt
 from thalweg.train import Phase, fit
 
@@ -143,3 +143,21 @@ def test_what_is_no_penalty_is_refused():
             TotalVariation(x, 1.0, smoothing=smoothing)
     with pytest.raises(UserError, match="a field is a function"):
         TotalVariation(x, 1.0, field="k")  # pyright: ignore[reportArgumentType]
+    for penalty in (JacobianNorm, TotalVariation):
+        with pytest.raises(UserError, match="no place at which"):
+            penalty(NoExamples(), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("penalty", "values", "key", "named"),
+    [
+        (JacobianNorm, np.ones((4, 2), int), None, "int.* has no slopes"),
+        (TotalVariation, np.ones((4, 2), int), None, "int.* has no slopes"),
+        (JacobianNorm, (np.ones((4, 2)), np.ones((4, 1))), None, "2 arrays.*without targets"),
+        (JacobianNorm, (np.ones((4, 2)), np.ones((4, 1))), jax.random.key(0), "2 arrays.*without targets"),
+    ],
+)
+def test_inputs_without_slopes_are_refused(penalty, values, key, named):
+    model = Linear(2, 1, key=jax.random.key(0), dtype=float)
+    with pytest.raises(UserError, match=named):
+        penalty(values, 1.0).mean_cost(model, Rows(values).few(4), key)

@@ -9,7 +9,7 @@ from sklearn.linear_model import MultiTaskLasso
 
 from thalweg.errors import UserError
 from thalweg.losses import squared_error
-from thalweg.nn import MLP, Conv2d, Linear
+from thalweg.nn import MLP, Conv2d, Linear, UpConv2d
 from thalweg.objective import GroupLasso, Objective, Orthogonality, Side, SpectralNorm, Supervised, only, trainable
 from thalweg.optim import LBFGS, SGD, Cosine
 from thalweg.train import Phase, fit
@@ -97,6 +97,27 @@ def test_one_layer_of_a_network_can_be_chosen(penalty):
 
 
 # -------------------------------------------------------------------------------------------------------- group lasso
+@pytest.mark.parametrize(
+    ("make", "groups", "axes"),
+    [
+        (lambda: Conv2d(3, 5, kernel_size=2, key=KEY, dtype=float), Side.UNITS, (0, 1, 2)),
+        (lambda: Conv2d(3, 5, kernel_size=2, key=KEY, dtype=float), Side.INPUTS, (0, 1, 3)),
+        # of groups of channels the one array of all channels with a number; of windows one channel at one pixel
+        (lambda: Conv2d(4, 4, kernel_size=3, groups=4, key=KEY, dtype=float), Side.UNITS, (0, 1, 2)),
+        (lambda: Conv2d(4, 4, kernel_size=3, groups=4, key=KEY, dtype=float), Side.INPUTS, (0, 1, 2, 3)),
+        (lambda: Conv2d(4, 6, kernel_size=1, groups=2, key=KEY, dtype=float), Side.INPUTS, (0, 1, 3)),
+        (lambda: UpConv2d(3, 2, size=2, key=KEY, dtype=float), Side.UNITS, (0,)),
+        (lambda: UpConv2d(3, 2, size=2, key=KEY, dtype=float), Side.INPUTS, (1,)),
+    ],
+)
+def test_what_a_group_is_of_convolutions(make, groups, axes):
+    model = make()
+    squares = np.sum(np.asarray(model.weight) ** 2, axis=axes)
+    found = GroupLasso(1.0, groups=groups).batch_loss(model, None, None)[0]
+    size = model.weight.size / squares.size
+    assert found == pytest.approx(size**0.5 * np.sum(np.sqrt(squares)), rel=1e-12)  # sums of a few dozen numbers
+
+
 @pytest.fixture(scope="module")
 def exercise():
     """20 men: three exercises, and three measures of the body (Linnerud); columns of mean 0 and deviation 1."""

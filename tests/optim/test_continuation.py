@@ -1,5 +1,6 @@
 """Continuation: the ridge path in closed form, bifurcations and folds, its steps, its record, and what it refuses."""
 
+import math
 from typing import Any
 
 import equinox as eqx
@@ -10,10 +11,11 @@ import pytest
 from scipy.optimize import minimize_scalar
 
 from thalweg.errors import UserError
-from thalweg.objective import Along, Objective, Residual, Rows
+from thalweg.objective import Along, AtMost, GradientNorm, NoExamples, Objective, Residual, Rows
 from thalweg.optim import (
     LBFGS,
     Adam,
+    Averaged,
     Continuation,
     Ended,
     ExplicitEuler,
@@ -319,6 +321,58 @@ def test_what_cannot_be_followed_is_refused():
     ):  # fmt: skip
         with pytest.raises(UserError):
             Continuation(LBFGS(), **wrong)
+
+
+@pytest.mark.parametrize(
+    ("mistake", "named"),
+    [
+        (lambda: Along(lambda: 1.0), "raises at λ = 0: TypeError"),  # pyright: ignore[reportArgumentType]
+        (lambda: Along(lambda t: math.log(t)), "raises at λ = 0: ValueError"),
+        (lambda: Continuation(LBFGS(), weights={"ridge": lambda t: math.log(t)}), "raises at λ = 0: ValueError"),
+        (lambda: Continuation(LBFGS(), weights={"ridge": lambda: 1.0}), r"raises at λ = 0.*one argument"),
+        (lambda: Continuation(LBFGS(), weights=["ridge"]), r"not list.*ridge"),  # pyright: ignore[reportArgumentType]
+    ],
+)
+def test_a_path_that_cannot_be_asked_is_refused(mistake, named):
+    with pytest.raises(UserError, match=named):
+        mistake()
+
+
+def test_a_path_must_end_at_a_weight_that_is_an_array_and_no_balance_may_move_it():
+    terms = ridge().terms | {"ridge": eqx.tree_at(lambda term: term.weight, ridge().terms["ridge"], jnp.float32(0.1))}
+    for wrap in (lambda one: one, Averaged):
+        optimizer = wrap(Continuation(LBFGS(), weights={"ridge": lambda t: 1 + 2 * t}))
+        with pytest.raises(UserError, match=r"ends at a weight of 3, but the term's own is 0\.1"):
+            fit(vector(0, 0, 0, 0, 0), Objective(**terms), Phase(optimizer, 10))
+    balanced = Objective(balance=GradientNorm(), refresh_every=5, **ridge().terms)
+    with pytest.raises(UserError, match=r"GradientNorm as well"):
+        fit(vector(0, 0, 0, 0, 0), balanced, Phase(RIDGE, 10))
+
+
+def test_constraints_look_where_the_corrector_stands_and_a_path_may_be_of_jax_numpy():
+    """At λ < 1 the corrector converges on a landscape whose minimum is not the objective's: multipliers move there."""
+    cap = AtMost(lambda model, _: model.x[0], 0.1, NoExamples())
+    objective = Objective(refresh_every=10, cap=cap, **ridge().terms)
+    path = {"ridge": lambda t: 10.0 * jnp.exp(math.log(1e-4) * t)}
+    # one short step of the path at a time: after 40 steps λ is far from 1
+    slow = Continuation(LBFGS(), weights=path, first=0.01, longest=0.01, few=1, most=50)
+    found = fit(vector(0, 0, 0, 0, 0), objective, Phase(slow, 40), precision=np.float64, log_every=10)
+    looked = [row for row in found.rows if "refresh" in row]
+    assert looked
+    assert max(row["figures"]["lambda"] for row in looked) < 0.5
+    assert any(row["refresh"]["cap/moved"] for row in looked)
+    assert looked[-1]["figures"]["ridge/weight"] > 1  # a refresh leaves weights that follow a path alone
+
+
+def test_numbers_along_the_path_are_of_the_precision_of_the_walk():
+    with jax.enable_x64(True):
+        law = Residual(
+            eqx.Partial(lambda nu, model, at: nu.value * model.x[:1] - at, Along(lambda t: 1 / (1 + t))),
+            np.ones((1, 1)),
+        )
+        found = fit(vector(0.0), Objective(law=law), Phase(LBFGS(), 20), precision=np.float32)
+    assert found.model.x.dtype == np.float32
+    assert found.model.x[0] == pytest.approx(2.0, rel=1e-3)  # the slope that L-BFGS ends at, in 32 bits
 
 
 def test_a_first_order_corrector_is_held_to_the_same_test():

@@ -1,5 +1,7 @@
 """Transfer: what is frozen keeps its bits and costs no memory; rates by layer; layers that join one after the other."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -160,6 +162,10 @@ def test_gradual_unfreezing_moves_each_group_from_its_phase_on():
         assert eqx.tree_equal(after.body.layers[1].statistics, start.body.layers[1].statistics)
 
 
+HEAD: Any = lambda m: m.head
+LACKING: Any = lambda m: m.body.layers[9]
+
+
 def step(optimizer):
     rule, params = optimizer.transform(), eqx.filter(net(), eqx.is_inexact_array)
     with jax.numpy_dtype_promotion("standard"):  # as the optimizer itself calls it
@@ -177,6 +183,18 @@ def step(optimizer):
         (lambda: tw.discriminative_rates(tw.Adam(0.1), GROUPS, ratio=0.5), "0.5"),
         (lambda: tw.gradual_unfreezing(tw.Adam(0.1), 10, []), "no groups"),
         (lambda: tw.gradual_unfreezing(tw.Adam(0.1), 0, GROUPS), "steps"),
+        (lambda: tw.LayerRates(tw.Adam(0.1), [HEAD]), "function of the model and its factor"),
+        (lambda: tw.LayerRates(tw.Adam(0.1), [(HEAD, 1.0, 2.0)]), "function of the model and its factor"),
+        (lambda: tw.LayerRates(tw.Adam(0.1), None), "a list is needed, not NoneType"),
+        (lambda: tw.discriminative_rates(tw.Adam(0.1), GROUPS, ratio="a"), "ratio 'a'"),
+        (lambda: tw.discriminative_rates(tw.Adam(0.1), HEAD), "a list is needed, not function"),
+        (lambda: tw.gradual_unfreezing(tw.Adam(0.1), 5, HEAD), "a list is needed, not function"),
+        (lambda: tw.gradual_unfreezing(tw.Adam(0.1), 5, ["head"]), "not 'head'"),
+        (lambda: tw.gradual_unfreezing(tw.Adam(0.1), 5, GROUPS, where=tw.only(HEAD)), "no other filter"),
+        (lambda: split(net(), tw.gradual_unfreezing(tw.Adam(0.1), 5, [LACKING])[0].where), "one of the groups"),
+        (lambda: nn.frozen_statistics(net(), lambda m: m.tail), "no part that is selected"),
+        (lambda: nn.frozen_statistics(net(), LACKING), "no part that is selected"),
+        (lambda: nn.moving_statistics(net(), "body"), "function of the model, not str"),
     ],
 )
 def test_mistakes_are_refused(mistake, named):

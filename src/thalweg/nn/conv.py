@@ -43,7 +43,7 @@ class Conv2d(eqx.Module):
     kernel_size: tuple[int, int] = eqx.field(static=True)
     stride: tuple[int, int] = eqx.field(static=True)
     padding: tuple[int, int] | None = eqx.field(static=True)
-    groups: int = eqx.field(static=True)
+    groups: int = eqx.field(static=True, default=1)  # files of 2026-11-27 and before do not name it
 
     def __init__(
         self,

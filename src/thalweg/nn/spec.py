@@ -124,7 +124,8 @@ def from_spec(data: Mapping[str, Any], classes: Mapping[str, type[eqx.Module]] =
         data: what `spec` made.
         classes: name -> class, as it was for `spec`.
     Raises:
-        UserError: an unknown class, function, dtype or field, a missing field, or anything that `spec` does not write.
+        UserError: an unknown class, function, dtype or field, a missing field (but a static one of a default, which a
+            file older than the field lacks), or anything that `spec` does not write.
 
     >>> from_spec(spec({"w": jnp.zeros((2, 3))}))
     {'w': ShapeDtypeStruct(shape=(2, 3), dtype=float32)}
@@ -217,6 +218,8 @@ def _build(
     fields = {field.name: field for field in dataclasses.fields(cls)}
     for unknown in data.keys() - fields.keys():
         raise UserError(f"unknown field {unknown!r} of {name} in a model's description", where=where, remedy=_NEWER)
+    # a setting that came later has the default that stands for what the class did before
+    data = {f.name: f.default for f in fields.values() if _is_static(f) and type(f.default) in _SCALARS} | dict(data)
     for missing in fields.keys() - data.keys():
         raise UserError(f"field {missing!r} of {name} is missing in a model's description", where=where)
     module = object.__new__(cls)  # as unflattening a pytree does: no constructor, so no weights are drawn to be dropped

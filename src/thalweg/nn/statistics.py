@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from thalweg.errors import UserError
+from thalweg.errors import UserError, kind_of
 from thalweg.types import Key, PyTree, Untrained
 
 AnyModel = TypeVar("AnyModel")
@@ -85,7 +85,7 @@ def frozen_statistics(model: AnyModel, select: Callable[[AnyModel], Any] | None 
         model: any pytree.
         select: model -> a node of it, or a sequence of nodes, to be fixed; None: all.
     Raises:
-        UserError: no running statistics are there.
+        UserError: no running statistics are there, or not the part that is selected.
 
     >>> has_running_statistics(frozen_statistics({"norm": RunningStatistics(2)}))
     False
@@ -99,7 +99,7 @@ def moving_statistics(model: AnyModel, select: Callable[[AnyModel], Any] | None 
     Args:
         model, select: as `frozen_statistics`.
     Raises:
-        UserError: no fixed statistics are there.
+        UserError: no fixed statistics are there, or not the part that is selected.
 
     >>> frozen = frozen_statistics({"norm": RunningStatistics(2)})
     >>> has_running_statistics(moving_statistics(frozen))
@@ -117,11 +117,24 @@ def moving_statistics(model: AnyModel, select: Callable[[AnyModel], Any] | None 
 def _replaced(model: AnyModel, select: Callable[[AnyModel], Any] | None, kind: type, new: Callable[[Any], Any]) -> Any:
     is_one = lambda node: isinstance(node, kind)
     replace = lambda tree: jax.tree.map(lambda node: new(node) if is_one(node) else node, tree, is_leaf=is_one)
-    chosen = model if select is None else select(model)
+    chosen = model if select is None else _selected(model, select)
     if not any(map(is_one, jax.tree.leaves(chosen, is_leaf=is_one))):
         where = type(model).__name__ if select is None else "what is selected"
         raise UserError(f"there are no {kind.__name__} to replace", where=where)
     return replace(model) if select is None else eqx.tree_at(select, model, replace(chosen))
+
+
+def _selected(model: AnyModel, select: Callable[[AnyModel], Any]) -> Any:
+    if not callable(select):
+        raise UserError(
+            f"what is selected is said by a function of the model, not {kind_of(select)}",
+            where="select=…",
+            remedy="lambda m: m.body, for instance.",
+        )
+    try:
+        return select(model)
+    except (AttributeError, LookupError, TypeError) as error:
+        raise UserError(f"the model has no part that is selected: {error}", where="select=…") from error
 
 
 def has_running_statistics(model: PyTree) -> bool:

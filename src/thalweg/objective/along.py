@@ -31,7 +31,7 @@ class Along(eqx.Module):
         UserError: a path that is no function of λ, or not finite.
 
     >>> viscosity = Along(lambda t: 0.1 ** (1 + t))
-    >>> float(viscosity.value), round(float(viscosity.at(jnp.float32(0.0)).value), 6)
+    >>> round(float(viscosity.value), 6), round(float(viscosity.at(jnp.float32(0.0)).value), 6)
     (0.01, 0.1)
     """
 
@@ -39,7 +39,8 @@ class Along(eqx.Module):
     value: Any
 
     def __init__(self, path: Path):
-        self.path, self.value = path, checked_path(path, "Along")[-1]
+        # an array also where it is one number: `cast` gives it the precision of the walk
+        self.path, self.value = path, checked_path(path, "Along")[-1, ...]
 
     def at(self, progress: Scalar) -> "Along":
         """The same number at λ; at 1 to the last bit what it is everywhere else."""
@@ -71,7 +72,8 @@ def checked_path(path: Path, where: str) -> np.ndarray:
         )
     at = np.linspace(0.0, 1.0, LOOKS)
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
-        found = [np.asarray(path(one)) for one in at]
+        with jax.ensure_compile_time_eval():  # numbers, also where a program is being traced
+            found = [_looked_at(path, one, where) for one in at]
         try:
             jax.eval_shape(path, jax.ShapeDtypeStruct((), np.float64))
         except TypeError as error:  # so are JAX's errors of tracing
@@ -87,6 +89,18 @@ def checked_path(path: Path, where: str) -> np.ndarray:
         if not np.isfinite(value).all():
             raise UserError(f"the path is not finite at λ = {one:g}", where=where)
     return np.stack(found).astype(np.float64)
+
+
+def _looked_at(path: Path, progress: np.float64, where: str) -> np.ndarray:
+    try:
+        return np.asarray(path(progress))
+    except Exception as error:  # whatever a user's function may raise
+        said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        raise UserError(
+            f"the path raises at λ = {progress:g}: {said}",
+            where=where,
+            remedy="It must take one argument, λ, and give a number for each from 0 to 1: lambda t: 1 - t, say.",
+        ) from error
 
 
 def _is_along(node: Any) -> bool:

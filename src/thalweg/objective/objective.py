@@ -152,20 +152,28 @@ class Objective(eqx.Module):
         """
         return Problem(self.terms, static, batch, state, key)
 
-    def refresh(self, problem: Problem, params: Params, key: Key) -> tuple[ObjectiveState, dict[str, Any]]:
+    def refresh(
+        self, problem: Problem, params: Params, key: Key, landscape: Problem | None = None
+    ) -> tuple[ObjectiveState, dict[str, Any]]:
         """Let the balance move the weights, each term its state, then its source draw afresh what it holds.
 
         Terms look first, on the points that the walk has worked on: only there does "converged" mean anything.
 
+        Args:
+            problem: this objective, bound.
+            params: where the walk stands.
+            key: for drawing.
+            landscape: what the walk lowers, if it is on the way to `problem` (`AbstractOptimizer.landscape`).
         Returns:
             the new state, and figures "term/figure" -> array for the record.
         """
-        gradient = jax.grad(lambda p: problem.evaluate(p)[0])(params)
+        lowered = problem if landscape is None else landscape
+        gradient = jax.grad(lambda p: lowered.evaluate(p)[0])(params)
         norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(gradient)))
         model, state, figures = problem.model(params), problem.state, {}
         costs = lambda term: lambda values: jax.vmap(lambda value: term.example_cost(model, value, None))(values)
         sources, terms = {}, {}
-        for name, term in self.terms.items():
+        for name, term in lowered.terms.items():
             term_key, source_key = jax.random.split(named_key(key, name))
             slope = Slope(model, problem.batch[name], norm, term_key)
             terms[name], found = term.refresh(state.terms[name], slope)

@@ -10,7 +10,7 @@ from jax.flatten_util import ravel_pytree
 
 from thalweg.errors import UserError
 from thalweg.objective.regularizers import check_weight, is_size
-from thalweg.objective.sources import AbstractSource, Rows
+from thalweg.objective.sources import AbstractSource, NoExamples, Rows
 from thalweg.objective.structure import length
 from thalweg.objective.term import AbstractTerm
 from thalweg.types import Key, PyTree, Scalar
@@ -29,7 +29,9 @@ class JacobianNorm(AbstractTerm):
         probes: directions drawn for each example and step; None computes the whole Jacobian. In inference all of it is.
         batch_size: examples a step; None for all.
     Raises:
-        UserError: a weight below 0 or not finite, probes below 1, a batch size beside a source.
+        UserError: a weight below 0 or not finite, probes below 1, a batch size beside a source, a source without
+            examples; within an objective, inputs that are no floating-point numbers, or pairs of inputs and targets
+            (for a model of one input).
 
     >>> from thalweg.nn import Linear
     >>> model, inputs = Linear(3, 2, key=jax.random.key(0)), jnp.ones((5, 3))
@@ -52,17 +54,18 @@ class JacobianNorm(AbstractTerm):
             )
         if isinstance(x, AbstractSource) and batch_size is not None:
             raise UserError("the batch size belongs to the source", where="JacobianNorm(source, …)")
-        self.source = x if isinstance(x, AbstractSource) else Rows(x, batch_size=batch_size)
+        self.source = _with_examples(x if isinstance(x, AbstractSource) else Rows(x, batch_size=batch_size), self)
         self.weight, self.probes = weight, probes
 
     def inputs(self, values: PyTree) -> PyTree:
         return values
 
     def residual(self, model: PyTree, example: PyTree, key: Key | None) -> jax.Array:
+        _check_floating(example, self)
         if key is None:
-            return jacobian(lambda x: model(x, key=None), example).ravel()
+            return jacobian(_asked(model, None), example).ravel()
         model_key, probe_key = jax.random.split(key)
-        y, pull = _vjp(lambda x: model(x, key=model_key), example)
+        y, pull = _vjp(_asked(model, model_key), example)
         if self.probes is None:
             return jax.vmap(pull)(jnp.eye(y.size, dtype=y.dtype)).ravel()
         drawn = jax.random.normal(probe_key, (self.probes, y.size), y.dtype)
@@ -83,7 +86,8 @@ class TotalVariation(AbstractTerm):
         field: (model, point) -> the field there, shape () or (k,); None is the model itself.
         smoothing: s, in units of u per length; 0 smooths nothing, and the subgradient is 0 where ∇u is.
     Raises:
-        UserError: a weight or smoothing below 0 or not finite, a field that is no function.
+        UserError: a weight or smoothing below 0 or not finite, a field that is no function, a source without points;
+            within an objective, points that are no floating-point numbers.
 
     >>> steep = TotalVariation(jnp.linspace(0.0, 1.0, 5)[:, None], 1.0, field=lambda u, x: u(x[0]), smoothing=0.0)
     >>> float(steep.loss(lambda t: 3 * t, jnp.array([0.5]), None))
@@ -116,10 +120,11 @@ class TotalVariation(AbstractTerm):
                 where="TotalVariation(field=…)",
                 remedy="Such as field=lambda model, x: model.conductivity(x).",
             )
-        self.source = points if isinstance(points, AbstractSource) else Rows(points)
+        self.source = _with_examples(points if isinstance(points, AbstractSource) else Rows(points), self)
         self.weight, self.field, self.smoothing = weight, field or _itself, float(smoothing)
 
     def loss(self, model: PyTree, example: PyTree, key: Key | None) -> Scalar:
+        _check_floating(example, self)
         return length(jacobian(lambda x: self.field(model, x), example), (0, 1), self.smoothing)
 
 
@@ -138,6 +143,43 @@ def _vjp(function: Callable[[Any], PyTree], x: PyTree) -> tuple[jax.Array, Calla
     flat, unravel = ravel_pytree(x)
     y, pull = jax.vjp(lambda one: ravel_pytree(function(unravel(one)))[0], flat)
     return y, lambda direction: pull(direction)[0]
+
+
+def _with_examples(source: AbstractSource, term: AbstractTerm) -> AbstractSource:
+    if isinstance(source, NoExamples):
+        raise UserError(
+            "without examples there is no place at which to ask for slopes",
+            where=type(term).__name__,
+            remedy="Give inputs or points: an array, Rows(…), or a source that draws them.",
+        )
+    return source
+
+
+def _check_floating(example: PyTree, term: AbstractTerm) -> None:
+    """Refuse inputs that cannot be moved a little."""
+    leaves = jax.tree.leaves(example)
+    if odd := [leaf.dtype for leaf in leaves if not jnp.issubdtype(leaf.dtype, jnp.floating)]:
+        raise UserError(
+            f"an input of {odd[0]} has no slopes",
+            where=type(term).__name__,
+            remedy="Pass floating-point numbers: x.astype(np.float32), for instance.",
+        )
+
+
+def _asked(model: PyTree, key: Key | None) -> Callable[[PyTree], PyTree]:
+    def ask(x: PyTree) -> PyTree:
+        try:
+            return model(x, key=key)
+        except (TypeError, AttributeError) as error:
+            if not isinstance(x, tuple):
+                raise
+            raise UserError(
+                f"the model does not take {len(x)} arrays for an input: {error}",
+                where="JacobianNorm",
+                remedy="Give the inputs alone, without targets: JacobianNorm(x, …).",
+            ) from error
+
+    return ask
 
 
 def _itself(model: PyTree, x: PyTree) -> jax.Array:

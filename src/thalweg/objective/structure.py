@@ -78,9 +78,15 @@ class Orthogonality(AbstractPenalty):
 class GroupLasso(AbstractPenalty):
     """λ·Σ √(size of g)·‖w_g‖ over groups g of weights, which fall to 0 together (Yuan and Lin, 2006).
 
-    By units: what a unit multiplies, so that whole units fall away. By inputs: what an input feature (of a
-    convolution, an input channel) is multiplied by, so that whole features do. The subgradient at a group that is 0
-    is 0. As with `L1`, a first-order optimizer makes groups small, rarely exactly 0.
+    By units: what a unit multiplies, so that whole units fall away: the last axis of a kernel numbers them. By inputs:
+    what an input feature (of a convolution, an input channel) is multiplied by, so that whole features do: the last
+    axis but one. The subgradient at a group that is 0 is 0. As with `L1`, a first-order optimizer makes groups small,
+    rarely exactly 0.
+
+    Arrays are all that it sees, not layers. A convolution in groups (`Conv2d(…, groups=g)`) numbers its input channels
+    within a group: an input there is the g channels of one number taken together, all of them if it is depthwise. The
+    last axis of `UpConv2d` numbers its window's pixels and channels, (row, column, channel): a unit there is one
+    channel at one of the pixels, not the whole channel.
 
     Args:
         weight: λ, not below 0.

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from thalweg.errors import UserError
+from thalweg.objective.objective import Objective
 from thalweg.objective.problem import Problem
 from thalweg.optim.optimizer import AbstractOptimizer, StepInfo, checked_optimizer
 from thalweg.types import Finding, Key, Params, PyTree
@@ -48,6 +49,12 @@ class Averaged(AbstractOptimizer):
 
     def check_steps(self, steps: int) -> None:
         self.optimizer.check_steps(steps)
+
+    def check_objective(self, objective: Objective) -> None:
+        self.optimizer.check_objective(objective)
+
+    def landscape(self, problem: Problem, state: PyTree) -> Problem:
+        return self.optimizer.landscape(problem, state[0])
 
     @property
     def descends(self) -> bool:

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from thalweg.errors import UserError
+from thalweg.errors import UserError, kind_of
 from thalweg.linalg import Loop, Solved, conjugate_gradients, lanczos
 from thalweg.objective.along import Path, checked_path, depends
+from thalweg.objective.objective import Objective
 from thalweg.objective.problem import Problem
 from thalweg.optim.optimizer import AbstractOptimizer, Ended, StepInfo, checked_optimizer, select
 from thalweg.optim.path import Anchor, ContinuationState, Move, leave, new_point, none_yet, turn_back
@@ -80,7 +81,8 @@ class Continuation(AbstractOptimizer):
         loop: how the rare work is written down.
     Raises:
         UserError: a number out of its range, a path that is not finite or below 0; when a phase begins: nothing that
-            depends on λ, a name that is no term's, a path that does not end at the term's own weight.
+            depends on λ, a name that is no term's, a path that does not end at the term's own weight, or that a
+            balance would move too.
 
     >>> optimizer = Continuation(LBFGS(), weights={"ridge": lambda t: 1e-3 ** t})
     """
@@ -133,6 +135,12 @@ class Continuation(AbstractOptimizer):
             raise UserError(f"the tolerance must be above 0 and below 1, not {tolerance!r}", where="Continuation")
         if not (_is_count(look, 0) and _is_count(iterations, 1)):
             raise UserError(f"look={look!r}, iterations={iterations!r}", where="Continuation", remedy="Whole numbers.")
+        if not isinstance(weights, Mapping | None):
+            raise UserError(
+                f"weights are paths by the names of terms, not {kind_of(weights)}",
+                where="Continuation",
+                remedy="weights={'ridge': lambda t: 1e-3 ** t}, for instance.",
+            )
         for name, path in (weights or {}).items():
             if not (seen := checked_path(path, f"Continuation(weights={{'{name}': …}})")).ndim == 1 or seen.min() < 0:
                 raise UserError(
@@ -144,7 +152,6 @@ class Continuation(AbstractOptimizer):
         self.tolerance = None if tolerance is None else float(tolerance)
 
     def init(self, problem: Problem, params: Params, key: Key) -> ContinuationState:
-        self._check(problem)
         flat = ravel_pytree(params)[0]
         zero, none, no = jnp.zeros((), flat.dtype), jnp.zeros((), jnp.int32), jnp.zeros((), bool)
         here, still = problem.at(zero, self.weights), jnp.zeros_like(flat)
@@ -241,6 +248,9 @@ class Continuation(AbstractOptimizer):
     def check_steps(self, steps: int) -> None:
         self.corrector.check_steps(steps)
 
+    def landscape(self, problem: Problem, state: ContinuationState) -> Problem:
+        return self.corrector.landscape(problem.at(state.progress, self.weights), state.inner)
+
     @property
     def descends(self) -> bool:
         return False  # the landscape rises and falls under the walk
@@ -249,24 +259,28 @@ class Continuation(AbstractOptimizer):
     def steady(self) -> bool:
         return True
 
-    def _check(self, problem: Problem) -> None:
-        """Refuse paths that do not belong to this landscape."""
+    def check_objective(self, objective: Objective) -> None:
+        self.corrector.check_objective(objective)
         where = "Continuation(weights=…)"
+        if self.weights and objective.balance is not None:
+            raise UserError(
+                f"the weights would follow paths and be moved by {type(objective.balance).__name__} as well",
+                where=where,
+                remedy="Leave out balance=…, or let Along numbers in the terms say what depends on λ.",
+            )
         for name, path in self.weights.items():
-            if name not in problem.terms:
+            if name not in objective.terms:
                 raise UserError(
-                    f"there is no term '{name}'", where=where, remedy=f"The terms are {', '.join(problem.terms)}."
+                    f"there is no term '{name}'", where=where, remedy=f"The terms are {', '.join(objective.terms)}."
                 )
-            own, end = problem.terms[name].weight, float(checked_path(path, where)[-1])
-            if isinstance(own, int | float | np.ndarray | np.number) and not np.isclose(
-                end, own, rtol=1e-6, atol=1e-12
-            ):
+            own, end = float(objective.terms[name].weight), float(checked_path(path, where)[-1])
+            if not np.isclose(end, own, rtol=1e-6, atol=1e-12):
                 raise UserError(
-                    f"the path of '{name}' ends at a weight of {end:g}, but the term's own is {float(own):g}",
+                    f"the path of '{name}' ends at a weight of {end:g}, but the term's own is {own:g}",
                     where=where,
                     remedy="At λ = 1 the landscape must be the objective itself: change the path or the term's weight.",
                 )
-        if not self.weights and not depends(problem.terms):
+        if not self.weights and not depends(objective.terms):
             raise UserError(
                 "nothing in the landscape depends on λ",
                 where="Continuation",

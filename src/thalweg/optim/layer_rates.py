@@ -30,8 +30,8 @@ class LayerRates(AbstractFirstOrder):
         parts: (select, factor) pairs, factors finite and above 0; of two that select a leaf the later counts, and a
             leaf that none selects keeps the factor 1.
     Raises:
-        UserError: an optimizer that is none of first order (a curvature's step has no rates by layer), a factor out
-            of range; at the start of a phase, a part that the model lacks.
+        UserError: an optimizer that is none of first order (a curvature's step has no rates by layer), no pair, a
+            factor out of range; at the start of a phase, a part that the model lacks.
 
     >>> from thalweg.optim.first_order import Adam
     >>> optimizer = LayerRates(Adam(1e-3), [(lambda m: m.layers[0], 0.1), (lambda m: m.layers[1], 0.3)])
@@ -49,10 +49,12 @@ class LayerRates(AbstractFirstOrder):
                 where="LayerRates",
                 remedy="Adam(1e-3), for instance.",
             )
-        for select, factor in parts:
+        checked_sequence(parts, "LayerRates", "Pairs such as (lambda m: m.head, 1.0).")
+        for part in parts:
+            select, factor = part if isinstance(part, tuple | list) and len(part) == 2 else (None, part)
             if not (callable(select) and isinstance(factor, int | float) and 0 < factor < math.inf):
                 raise UserError(
-                    f"a part's factor must be a finite number above 0, not {factor!r}",
+                    f"a part is a function of the model and its factor, a finite number above 0, not {part!r}",
                     where="LayerRates",
                     remedy="Pairs such as (lambda m: m.head, 1.0). To keep a part as it is: Phase(where=frozen(…)).",
                 )
@@ -74,16 +76,32 @@ def discriminative_rates(
         groups: parts of the model (model -> a node or nodes), from the first layers to the head.
         ratio: at least 1; 2.6 is the authors'.
     Raises:
-        UserError: no groups, or a ratio below 1.
+        UserError: no groups, or what is none; a ratio below 1.
 
     >>> from thalweg.optim.first_order import SGD
     >>> rates = discriminative_rates(SGD(0.1), [lambda m: m.layers[0], lambda m: m.layers[1]], ratio=4.0)
     >>> [factor for _, factor in rates.parts]
     [0.25, 1.0]
     """
-    if not groups or not 1 <= ratio < math.inf:
-        raise UserError(f"{len(groups)} groups of layers with the ratio {ratio}", remedy="At least one, and 1.")
+    checked_groups(groups, "discriminative_rates")
+    if not groups or not (isinstance(ratio, int | float) and 1 <= ratio < math.inf):
+        raise UserError(f"{len(groups)} groups of layers with the ratio {ratio!r}", remedy="At least one, and 1.")
     return LayerRates(optimizer, [(group, ratio ** (i + 1 - len(groups))) for i, group in enumerate(groups)])
+
+
+def checked_sequence(values: Any, where: str, remedy: str) -> None:
+    """Refuse what is no list or tuple."""
+    if not isinstance(values, tuple | list):
+        raise UserError(f"a list is needed, not {kind_of(values)}", where=where, remedy=remedy)
+
+
+def checked_groups(groups: Any, where: str) -> None:
+    """Refuse what is no list of functions of the model."""
+    remedy = "A list of functions, such as [lambda m: m.body, lambda m: m.head]."
+    checked_sequence(groups, where, remedy)
+    for group in groups:
+        if not callable(group):
+            raise UserError(f"a group of layers is a function of the model, not {group!r}", where=where, remedy=remedy)
 
 
 def _scaled(parts: tuple[Part, ...], updates: Params, state: PyTree, params: Params | None = None) -> Any:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from thalweg.errors import UserError, kind_of
+from thalweg.objective.objective import Objective
 from thalweg.objective.problem import Evaluation, Problem
 from thalweg.types import Finding, Key, Params, PyTree, Scalar
 
@@ -78,6 +79,17 @@ class AbstractOptimizer(eqx.Module):
         Raises:
             UserError: what does not fit.
         """
+
+    def check_objective(self, objective: Objective) -> None:
+        """Refuse a landscape that cannot be walked so; asked before anything is compiled, when a phase begins.
+
+        Raises:
+            UserError: what does not fit.
+        """
+
+    def landscape(self, problem: Problem, state: PyTree) -> Problem:
+        """What the steps lower now: the problem itself, unless an optimizer deforms it on the way."""
+        return problem
 
     @property
     def descends(self) -> bool:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from thalweg.errors import UserError
+from thalweg.objective.objective import Objective
 from thalweg.objective.partition import running_statistics
 from thalweg.objective.problem import Problem
 from thalweg.optim.optimizer import AbstractOptimizer, Ended, StepInfo, checked_optimizer, select
@@ -99,6 +100,10 @@ class Players(AbstractOptimizer):
     def check_steps(self, steps: int) -> None:
         for name, player in self.players.items():
             player.optimizer.check_steps(steps * self.cycle.count(name))  # a step of the game is a whole cycle
+
+    def check_objective(self, objective: Objective) -> None:
+        for player in self.players.values():
+            player.optimizer.check_objective(objective)
 
     @property
     def descends(self) -> bool:

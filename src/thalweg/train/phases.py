@@ -160,6 +160,7 @@ def prepare(travellers: Sequence[Traveller], objective: Objective, phase: Phase,
         choices: of the caller.
     """
     dtype = phase_dtype(travellers[0].model, phase, choices.precision)
+    phase.optimizer.check_objective(objective)
     objective = objective.astype(dtype)
     validation = None if choices.validation is None else choices.validation.astype(dtype)
     parts = [split(cast(traveller.model, dtype), phase.where) for traveller in travellers]

@@ -6,6 +6,7 @@ from typing import Any
 from thalweg.errors import UserError
 from thalweg.objective import only
 from thalweg.optim import AbstractOptimizer
+from thalweg.optim.layer_rates import checked_groups
 from thalweg.train.program import Phase
 from thalweg.types import PyTree
 
@@ -24,13 +25,21 @@ def gradual_unfreezing(
         groups: parts of the model (model -> a node or a sequence of nodes), from the first layers to the head.
         **settings: of `Phase`, such as `until=Plateau()`.
     Raises:
-        UserError: no groups; or as `Phase`.
+        UserError: no groups, what is none, or a filter beside them; at the start of a phase, a group that the model
+            lacks; or as `Phase`.
 
     >>> from thalweg.optim import Adam
     >>> program = gradual_unfreezing(Adam(1e-3), 50, [lambda m: m.layers[0], lambda m: m.layers[1]])
     >>> [phase.steps for phase in program]
     [50, 50]
     """
+    checked_groups(groups, "gradual_unfreezing")
+    if "where" in settings:
+        raise UserError(
+            "each phase trains what the groups say, so it can have no other filter",
+            where="gradual_unfreezing(where=…)",
+            remedy="Leave `where` out; what no group names is never trained.",
+        )
     if not groups:
         raise UserError("there are no groups of layers to unfreeze", where="gradual_unfreezing")
     later = [groups[place:] for place in range(len(groups) - 1, -1, -1)]
@@ -41,7 +50,11 @@ def _nodes(groups: Sequence[Callable[[PyTree], Any]]) -> Callable[[PyTree], list
     def select(model: PyTree) -> list[Any]:
         found: list[Any] = []
         for group in groups:
-            part = group(model)
+            try:
+                part = group(model)
+            except (AttributeError, LookupError, TypeError) as error:
+                what = f"the model has no part that one of the groups is for: {error}"
+                raise UserError(what, where="gradual_unfreezing") from error
             found.extend(part if isinstance(part, tuple | list) else [part])
         return found
 

@@ -219,7 +219,8 @@ class Walk:
         problem = self.problem(state, frozen, streamed, shared, state.batch)
         key = jax.random.fold_in(named_key(state.key, "refresh"), state.step)
         objective = eqx.combine(shared[0], self.objective_static)
-        moved, figures = objective.refresh(problem, state.params, key)
+        lowered = self.phase.optimizer.landscape(problem, state.optimizer)
+        moved, figures = objective.refresh(problem, state.params, key, lowered)
         after = eqx.tree_at(lambda s: s.objective, state, moved)
         return (_where(state.held, state, after) if self.hold else after), figures
 
