@@ -119,3 +119,15 @@ def test_where_no_alignment_is_possible_there_is_none():
     assert (found.log_probability, found.path_log_probability) == (-np.inf, -np.inf)
     with pytest.raises(UserError, match="3 labels, 2 of them repeated, need 5 steps"):
         losses.ctc_alignment(jnp.zeros((3, 3)), jnp.array([1, 1, 1]))
+
+
+@pytest.mark.parametrize("step", [[np.nan, 0.0, 0.0], [np.inf, 0.0, 0.0], [-np.inf] * 3], ids=["NaN", "+∞", "only -∞"])
+def test_a_step_that_is_no_distribution_has_no_alignment_and_is_not_read(step):
+    """The alignment says NaN, never a number; the decoders name the step. Beyond the input's end nobody looks at it."""
+    logits = np.array([[0.0, 1.0, 0.0], [0.0, 1.0, 2.0], step], np.float32)
+    found = losses.ctc_alignment(logits, np.array([1, 2]))
+    assert np.isnan([found.log_probability, found.path_log_probability]).all()
+    assert np.isnan(found.occupancy).all()
+    assert found.path.tolist() == [-1] * 3
+    before = losses.ctc_alignment(logits, np.array([1, 2]), 2)
+    assert float(before.log_probability) == pytest.approx(-float(losses.ctc(logits, np.array([1, 2]), 2, 2)), rel=1e-6)

@@ -169,7 +169,7 @@ def at_least_single(logits: jax.Array) -> jax.Array:
 @functools.partial(jax.custom_jvp, nondiff_argnums=(4,))
 def _cost(logits: jax.Array, labels: jax.Array, steps: jax.Array, count: jax.Array, blank: int) -> jax.Array:
     lattice = lattice_of(logits, labels, steps, count, blank)
-    sound = lattice.is_number & _is_sound(logits, labels, steps, count, blank)
+    sound = lattice.is_number & is_sound(logits, labels, steps, count, blank)
     return jnp.where(sound, -log_probability_of(lattice), jnp.nan)
 
 
@@ -188,7 +188,7 @@ def _cost_and_slope(
 ) -> tuple[jax.Array, jax.Array]:
     lattice = lattice_of(logits, labels, steps, count, blank)
     log_probability, slope = slope_of(lattice, blank)
-    sound = lattice.is_number & _is_sound(logits, labels, steps, count, blank)
+    sound = lattice.is_number & is_sound(logits, labels, steps, count, blank)
     return jnp.where(sound, -log_probability, jnp.nan), jnp.where(sound, slope, jnp.nan)
 
 
@@ -202,7 +202,8 @@ def _refuse_second(blank: int, primals: Any, tangents: Any) -> tuple[Any, Any]:
     )
 
 
-def _is_sound(logits: jax.Array, labels: jax.Array, steps: jax.Array, count: jax.Array, blank: int) -> jax.Array:
+def is_sound(logits: jax.Array, labels: jax.Array, steps: jax.Array, count: jax.Array, blank: int) -> jax.Array:
+    """Whether lengths and labels are in their range, shape ()."""
     padding = jnp.arange(labels.shape[0], dtype=jnp.int32) >= count
     fits = (steps >= 0) & (steps <= logits.shape[0]) & (count >= 0) & (count <= labels.shape[0])
     return fits & jnp.all(padding | ((labels >= 0) & (labels < logits.shape[1]) & (labels != blank)))
