@@ -1,6 +1,7 @@
 """What a loss is."""
 
 import abc
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -61,6 +62,24 @@ def on_host(targets: Any) -> np.ndarray | None:
         if isinstance(targets, Tracer) or is_key or not targets.is_fully_addressable:
             return None
     return np.asarray(targets)
+
+
+def whole_number(value: Any, what: str, where: str) -> int:
+    """An argument that counts or numbers something, as a Python integer.
+
+    Args:
+        value: what was given; booleans are no numbers here.
+        what: its name, in words.
+        where: who asks for it.
+    Raises:
+        UserError: it is no whole number.
+    """
+    try:
+        if not isinstance(value, bool | np.bool_):
+            return operator.index(value)
+    except TypeError:
+        pass
+    raise UserError(f"{what} {value!r} is no whole number"[:200], where=where) from None
 
 
 def refuse_rows(
