@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from thalweg.errors import UserError
+from thalweg.errors import UserError, kind_of
 
 
 class AbstractLoss(eqx.Module):
@@ -56,12 +56,21 @@ class AbstractLeastSquares(AbstractLoss):
 
 
 def on_host(targets: Any) -> np.ndarray | None:
-    """Targets as a NumPy array; None for what this process cannot look at: tracers, arrays of others, keys."""
+    """Targets as a NumPy array; None for what this process cannot look at: tracers, arrays of others, keys.
+
+    Raises:
+        UserError: lists within lists that make no array.
+    """
     if isinstance(targets, jax.Array):
         is_key = jnp.issubdtype(targets.dtype, jax.dtypes.extended)
         if isinstance(targets, Tracer) or is_key or not targets.is_fully_addressable:
             return None
-    return np.asarray(targets)
+    try:
+        return np.asarray(targets)
+    except ValueError as error:
+        raise UserError(
+            "targets whose rows differ in shape", where=kind_of(targets), remedy="They must make one array."
+        ) from error
 
 
 def whole_number(value: Any, what: str, where: str) -> int:
