@@ -13,7 +13,10 @@ import scipy.special
 
 from thalweg import losses
 from thalweg.errors import UserError
-from thalweg.objective import Supervised
+from thalweg.nn import Linear
+from thalweg.objective import HostRows, Objective, Supervised
+from thalweg.optim import Adam
+from thalweg.train import Phase, fit
 
 HERE = Path(__file__).parent
 # Shares of probability, of order one. float32: a logit of 100 is itself known to 4e-6. float64: some 1,000 roundings.
@@ -290,3 +293,19 @@ def test_the_blank_is_a_whole_number(blank):
         losses.CTC(blank)
     with pytest.raises(UserError, match="no whole number"):
         losses.ctc(jnp.zeros((6, 4)), np.array([2]), 6, 1, blank=blank)
+
+
+def test_fit_refuses_what_the_models_output_has_no_room_for():
+    """Only with the model is it known how many steps and classes there are. Compiled, it would only cost NaN."""
+    x, model = np.zeros((3, 8, 5), np.float32), Linear(5, 4, key=jax.random.key(0))
+    good = losses.ctc_targets([[1], [2, 3], [3]], 8)
+    for targets, words in (
+        (good._replace(input_length=np.array([8, 80, 8])), "an input length of 80, where there are 8 steps"),
+        (good._replace(labels=np.array([[1, 0], [2, 4], [3, 0]])), "the label 4, where a label is below 4"),
+    ):
+        sound, wrong = (Objective(reads=Supervised(x, y, loss=losses.CTC())) for y in (good, targets))
+        streamed = Objective(reads=Supervised(HostRows((x.astype(float), targets), batch_size=1), loss=losses.CTC()))
+        for objective, validation in ((wrong, None), (sound, wrong), (streamed, None)):
+            with pytest.raises(UserError, match=words) as refusal:
+                fit(model, objective, Phase(Adam(1e-2), 3), validation=validation)
+            assert "row 1" in str(refusal.value)

@@ -72,6 +72,14 @@ class CTC(AbstractLoss):
         Raises:
             UserError: the first such row is named, counted from 0, and how many steps it needs.
         """
+        self._refuse(targets, self.classes, None)
+
+    def check_outputs(self, output: Any, targets: Any) -> None:
+        """Refuse, of what logits (T, C) are asked, labels beyond C, lengths beyond T and inputs that are too short."""
+        if len(getattr(output, "shape", ())) == 2:
+            self._refuse(targets, output.shape[1], output.shape[0])
+
+    def _refuse(self, targets: Any, classes: int | None, steps: int | None) -> None:
         labels, label_length, input_length = map(on_host, _three(targets))
         if labels is None or label_length is None or input_length is None:
             return
@@ -82,7 +90,7 @@ class CTC(AbstractLoss):
                 where="CTC",
                 remedy="They are (n, S), (n,) and (n,); thalweg.losses.ctc_targets pads sequences.",
             )
-        _refuse(labels, label_length, input_length, self.blank, self.classes, None, "row {}")
+        _refuse(labels, label_length, input_length, self.blank, classes, steps, "row {}")
 
 
 def ctc(logits: Any, labels: Any, input_length: Any, label_length: Any, *, blank: int = 0) -> jax.Array:

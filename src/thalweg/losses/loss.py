@@ -42,6 +42,18 @@ class AbstractLoss(eqx.Module):
         for values in jax.tree.leaves(targets):
             refuse_rows(self, values, "a finite number", lambda found: ~np.isfinite(found))
 
+    def check_outputs(self, output: Any, targets: Any) -> None:
+        """Refuse targets that do not go with the model's output, on the host, before anything is compiled.
+
+        Nothing is refused by a loss that can tell in its call, from shapes.
+
+        Args:
+            output: of one example, its arrays as `jax.ShapeDtypeStruct`.
+            targets: all that are held, (n, ...).
+        Raises:
+            UserError: the first such row is named, counted from 0.
+        """
+
 
 class AbstractLeastSquares(AbstractLoss):
     """A loss that is a sum of squares, so that Gauss-Newton and Levenberg-Marquardt can use it."""
