@@ -119,13 +119,22 @@ def refuse_rows(
         is_wrong: those values as a NumPy array to booleans of the same shape.
         what: what they are, in words.
     Raises:
-        UserError: naming the row, counted from 0, and the value.
+        UserError: naming the row, counted from 0, and the value; or values that are no real numbers.
     """
     found = on_host(values)
     if found is None or found.ndim == 0:
         return
     if found.dtype.kind not in "biuf":
-        found = found.astype(np.float64)  # bfloat16 and its like
+        try:
+            if found.dtype.kind in "cUSmM":
+                raise TypeError(found.dtype)
+            found = found.astype(np.float64)  # bfloat16 and its like, and objects that are numbers
+        except (TypeError, ValueError) as error:
+            raise UserError(
+                f"{what} of {type(loss).__name__} must be {must_be}, but they are of dtype {found.dtype}",
+                where=type(loss).__name__,
+                remedy="Give real numbers.",
+            ) from error
     wrong = is_wrong(found)
     if wrong.any():
         place = tuple(int(i) for i in np.argwhere(wrong)[0])
