@@ -13,7 +13,10 @@ import scipy.special
 
 from thalweg import losses
 from thalweg.errors import UserError
-from thalweg.objective import Supervised
+from thalweg.nn import Linear
+from thalweg.objective import HostRows, Objective, Supervised
+from thalweg.optim import Adam
+from thalweg.train import Phase, fit
 
 HERE = Path(__file__).parent
 # Shares of probability, of order one. float32: a logit of 100 is itself known to 4e-6. float64: some 1,000 roundings.
@@ -191,7 +194,7 @@ def test_a_term_takes_it():
 
 # ------------------------------------------------------------------------------------------------------------- mistakes
 WRONG = {  # labels, label length, input length; and what is said on the host
-    "a blank": ([1, 0, 2], 3, 6, "the label 0, where a label is a class 0, 1, 2, … but 0, the blank"),
+    "a blank": ([1, 0, 2], 3, 6, "the label 0, where a label is a class 0 … 2³¹ - 1 but 0, the blank"),
     "a negative label": ([1, -1, 2], 3, 6, "the label -1"),
     "too many labels": ([1, 2, 3], 4, 6, "a label length of 4, where there is room for 3"),
     "a negative length": ([1, 2, 3], -1, 6, "a label length of -1"),
@@ -248,3 +251,61 @@ def test_refusals_of_shape_and_range():
         losses.ctc_targets([[1], [0.5]], 3)
     with pytest.raises(UserError, match="3 labels in a width of 2"):
         losses.ctc_targets([[1], [1, 2, 3]], 9, width=2)
+
+
+def test_numbers_that_32_bits_do_not_hold_are_refused_and_never_wrap_around():
+    """2³² + 1 would become 1, a label like any other."""
+    logits, far = np.zeros((6, 4), np.float32), 2**32 + 1
+    with pytest.raises(UserError, match=f"the label {far}"):
+        losses.ctc(logits, np.array([far]), 6, 1)
+    with pytest.raises(UserError, match=f"the label {far}"):
+        losses.ctc_targets([[far]], 6)
+    one = np.array([1])
+    for labels, count, steps in (([[far]], one, 6 * one), ([[1]], one * far, 6 * one), ([[1]], one, one * far)):
+        with pytest.raises(UserError, match=str(far)):
+            losses.CTC().check_targets(losses.CTCTarget(np.array(labels), count, steps))
+    traced = jax.jit(lambda steps: losses.ctc(logits, np.array([far]), steps, 1))
+    assert np.isnan(traced(6))
+
+
+@pytest.mark.parametrize(
+    ("sequences", "lengths", "width", "words"),
+    [
+        ([[1]], 7.9, None, "input lengths of dtype float64"),
+        ([[1]], -3, None, "an input length of -3"),
+        ([[1], [2]], [3, 4, 5], None, "one to each of the 2"),
+        ([[1], [2]], [3, np.nan], None, "input lengths of dtype float64"),
+        ([[1], [2]], [3, -4], None, "row 1"),
+        ([[1, [2, 3]]], 3, None, "labels within labels"),
+        ([[1]], 3, 2.0, "no whole number"),
+        ([], 3, -1, "a width of -1"),
+        ([[1], [-2]], 3, None, "the label -2"),
+    ],
+)
+def test_sequences_and_lengths_that_are_none_are_refused(sequences, lengths, width, words):
+    with pytest.raises(UserError, match=words):
+        losses.ctc_targets(sequences, lengths, width=width)
+
+
+@pytest.mark.parametrize("blank", [1.5, True, "a"])
+def test_the_blank_is_a_whole_number(blank):
+    with pytest.raises(UserError, match="no whole number"):
+        losses.CTC(blank)
+    with pytest.raises(UserError, match="no whole number"):
+        losses.ctc(jnp.zeros((6, 4)), np.array([2]), 6, 1, blank=blank)
+
+
+def test_fit_refuses_what_the_models_output_has_no_room_for():
+    """Only with the model is it known how many steps and classes there are. Compiled, it would only cost NaN."""
+    x, model = np.zeros((3, 8, 5), np.float32), Linear(5, 4, key=jax.random.key(0))
+    good = losses.ctc_targets([[1], [2, 3], [3]], 8)
+    for targets, words in (
+        (good._replace(input_length=np.array([8, 80, 8])), "an input length of 80, where there are 8 steps"),
+        (good._replace(labels=np.array([[1, 0], [2, 4], [3, 0]])), "the label 4, where a label is below 4"),
+    ):
+        sound, wrong = (Objective(reads=Supervised(x, y, loss=losses.CTC())) for y in (good, targets))
+        streamed = Objective(reads=Supervised(HostRows((x.astype(float), targets), batch_size=1), loss=losses.CTC()))
+        for objective, validation in ((wrong, None), (sound, wrong), (streamed, None)):
+            with pytest.raises(UserError, match=words) as refusal:
+                fit(model, objective, Phase(Adam(1e-2), 3), validation=validation)
+            assert "row 1" in str(refusal.value)

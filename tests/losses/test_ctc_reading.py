@@ -119,3 +119,34 @@ def test_where_no_alignment_is_possible_there_is_none():
     assert (found.log_probability, found.path_log_probability) == (-np.inf, -np.inf)
     with pytest.raises(UserError, match="3 labels, 2 of them repeated, need 5 steps"):
         losses.ctc_alignment(jnp.zeros((3, 3)), jnp.array([1, 1, 1]))
+
+
+@pytest.mark.parametrize("step", [[np.nan, 0.0, 0.0], [np.inf, 0.0, 0.0], [-np.inf] * 3], ids=["NaN", "+∞", "only -∞"])
+def test_a_step_that_is_no_distribution_has_no_alignment_and_is_not_read(step):
+    """The alignment says NaN, never a number; the decoders name the step. Beyond the input's end nobody looks at it."""
+    logits = np.array([[0.0, 1.0, 0.0], [0.0, 1.0, 2.0], step], np.float32)
+    found = losses.ctc_alignment(logits, np.array([1, 2]))
+    assert np.isnan([found.log_probability, found.path_log_probability]).all()
+    assert np.isnan(found.occupancy).all()
+    assert found.path.tolist() == [-1] * 3
+    before = losses.ctc_alignment(logits, np.array([1, 2]), 2)
+    assert float(before.log_probability) == pytest.approx(-float(losses.ctc(logits, np.array([1, 2]), 2, 2)), rel=1e-6)
+    for decode in (losses.ctc_greedy, losses.ctc_beam):
+        assert decode(logits, 2)
+        with pytest.raises(UserError, match="in step 2"):
+            decode(logits)
+
+
+def test_arguments_of_the_decoders_are_whole_numbers_and_logits_real():
+    logits = np.zeros((3, 3))
+    for wrong in ({"blank": 1.0}, {"blank": True}, {"input_length": 2.7}):
+        for decode in (losses.ctc_greedy, losses.ctc_beam):
+            with pytest.raises(UserError, match="no whole number"):
+                decode(logits, **wrong)
+    for wrong in ({"width": 2.5}, {"keep": 1.0}):
+        with pytest.raises(UserError, match="no whole number"):
+            losses.ctc_beam(logits, **wrong)
+    for values in (logits + 1j, np.full((3, 3), "a")):
+        with pytest.raises(UserError, match="logits of dtype"):
+            losses.ctc_greedy(values)
+    assert losses.ctc_beam(jnp.ones((2, 2), jnp.bfloat16), blank=np.int64(1))

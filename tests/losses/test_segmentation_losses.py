@@ -219,3 +219,27 @@ def test_inside_a_program_a_wrong_pixel_costs_nan():
 def test_more_mistakes_are_refused(mistake, named):
     with pytest.raises(UserError, match=named):
         mistake()
+
+
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+@pytest.mark.parametrize("loss", [losses.dice, losses.soft_iou])
+def test_large_masks_in_16_bits(loss, precision):
+    """512 × 512 pixels: sums that float16 does not hold, and at which bfloat16 would stand still."""
+    mask = jnp.zeros((512, 512)).at[:, :128].set(1)
+    found = loss(
+        jnp.where(jnp.arange(512) < 256, CERTAIN, -CERTAIN).astype(precision) * jnp.ones((512, 1), precision), mask
+    )
+    assert found.dtype == precision
+    exact = 1 / 2 if loss is losses.soft_iou else 1 / 3
+    assert float(found) == pytest.approx(exact, rel=2**-8)  # the ratio's own rounding in bfloat16
+
+
+def test_arguments_masks_and_logits_that_are_no_numbers_are_refused():
+    for wrong in ({"classes": 2.5}, {"classes": "3"}, {"empty": "a"}, {"empty": 1j}):
+        with pytest.raises(UserError, match="SoftIoU"):
+            losses.SoftIoU(**wrong)
+    for mask in (np.full((2, 4, 4), "a"), np.ones((2, 4, 4)) + 0j):
+        with pytest.raises(UserError, match="but they are of dtype"):
+            losses.soft_iou.check_targets(mask)
+    with pytest.raises(UserError, match="logits of dtype int32"):
+        losses.dice(jnp.ones((2, 2), jnp.int32), jnp.ones((2, 2)))

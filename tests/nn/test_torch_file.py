@@ -1,5 +1,6 @@
 """PyTorch weight files: every tensor as PyTorch reads it, everything else refused by name, garbage refused calmly."""
 
+import copy
 import hashlib
 import io
 import json
@@ -47,10 +48,10 @@ def storage(key="0", count=4, kind="FloatStorage") -> bytes:
     return tuple_of(text("storage"), name("torch", kind), text(key), text("cpu"), number(count)) + b"Q"
 
 
-def tensor(store: bytes, offset=0, shape=(2, 2), strides=(2, 1)) -> bytes:
+def tensor(store: bytes, offset=0, shape=(2, 2), strides=(2, 1), more: bytes = b"") -> bytes:
     hooks = name("collections", "OrderedDict") + b")" + CALL
     sizes = [tuple_of(*map(number, numbers)) for numbers in (shape, strides)]
-    arguments = tuple_of(store, number(offset), *sizes, b"\x89", hooks)
+    arguments = tuple_of(store, number(offset), *sizes, b"\x89", hooks, more)
     return name("torch._utils", "_rebuild_tensor_v2") + arguments + CALL
 
 
@@ -130,6 +131,10 @@ REFUSED = {  # name -> (stream, what the message must name)
     "an optimizer's state": (holding(DICT), "under 'w'"),
     "a list": (b"]" + STOP, "list"),
     "nothing": (DICT + STOP, "an empty dictionary"),
+    "numbers again and again": (holding(tensor(storage(), shape=(2**31 - 1, 4), strides=(0, 1))), "a broadcast view"),
+    "windows that overlap": (holding(tensor(storage(), shape=(3, 2), strides=(1, 1))), "Save .contiguous()"),
+    "a conjugated view": (holding(tensor(storage(), more=DICT + text("conj") + b"\x88" + SET)), "a conjugated view"),
+    "a negated view": (holding(tensor(storage(), more=DICT + text("neg") + b"\x88" + SET)), "a negated view"),
     "a number for a name": (b"\x80\x02" + DICT + number(3) + tensor(storage()) + SET + STOP, "under 3"),
 }
 
@@ -158,7 +163,6 @@ CONTRADICTIONS = {
     "past its storage": tensor(storage(), offset=1),
     "strides past its storage": tensor(storage(), strides=(3, 1)),
     "far past it": tensor(storage(), shape=(2**31 - 1, 2**31 - 1), strides=(1, 1)),
-    "the same numbers again and again": tensor(storage(), shape=(2**31 - 1, 4), strides=(0, 1)),
     "a negative size": tensor(storage(), shape=(-1, 2)),
     "a negative stride": tensor(storage(), offset=3, strides=(-2, -1)),
     "a negative offset": tensor(storage(), offset=-1),
@@ -189,6 +193,35 @@ def test_what_contradicts_itself_is_damaged(fault, tmp_path):
         read_tensors(path)
 
 
+def test_complex_numbers_of_128_bits_are_read(tmp_path):
+    path, values = tmp_path / "w.pt", np.array([1 + 2j, 3 - 4j])
+    stored = tensor(storage(count=2, kind="ComplexDoubleStorage"), shape=(2,), strides=(1,))
+    path.write_bytes(archive(holding(stored), {"data/0": values.tobytes()}))
+    np.testing.assert_array_equal(read_tensors(path)["w"], values)
+
+
+def test_members_that_overlap_do_not_unfold(tmp_path):
+    """Two entries of the directory that show one run of bytes: with many, a small file would fill the memory."""
+    content, other = bytes(1000), tensor(storage(key="1", count=250), shape=(250,), strides=(1,))
+    stream = holding(tensor(storage(count=250), shape=(250,), strides=(1,)) + SET + text("v") + other)
+    path, file = tmp_path / "w.pt", io.BytesIO()
+    with zipfile.ZipFile(file, "w") as made:
+        made.writestr("m/data.pkl", stream)
+        made.writestr("m/data/0", content)
+        made.writestr("m/data/1", content)
+    path.write_bytes(file.getvalue())
+    assert read_tensors(path)["v"].shape == (250,)
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as made:
+        made.writestr("m/data.pkl", stream)
+        made.writestr("m/data/0", content)
+        made.filelist.append(copy.copy(made.filelist[-1]))
+        made.filelist[-1].filename = "m/data/1"
+    path.write_bytes(file.getvalue())
+    with pytest.raises(DamagedError, match="overlap in a file of"):
+        read_tensors(path)
+
+
 def test_archives_that_pytorch_never_writes_are_refused(tmp_path):
     path, good = tmp_path / "w.pt", holding(tensor(storage()))
     for content, named in (
@@ -206,6 +239,8 @@ def test_archives_that_pytorch_never_writes_are_refused(tmp_path):
             read_tensors(path)
     with pytest.raises(UserError, match="cannot be read"):
         read_tensors(tmp_path / "none.pt")
+    with pytest.raises(UserError, match="cannot be read: embedded null"):
+        read_tensors("a\0b.pt")
 
 
 def test_the_older_format_is_read_to_its_last_byte(tmp_path):

@@ -8,14 +8,15 @@ import jax
 import jax.numpy as jnp
 
 from thalweg.losses.ctc_lattice import Lattice, Wide, lattice_of, posterior_of
-from thalweg.losses.ctc_loss import at_least_single, check_call
+from thalweg.losses.ctc_loss import at_least_single, check_call, is_sound
 
 
 class Alignment(eqx.Module):
     """Of one example with T steps and room for S labels; states are blank, label, blank, …, label, blank.
 
     Where no alignment is possible the shares are 0, the path is -1 and both logarithms are -∞. So are shares and path
-    beyond the input's end.
+    beyond the input's end. What costs NaN as a loss (a step with NaN, with +∞ or with only -∞ among those that count;
+    in a compiled program also a label or length out of range) has NaN for shares and logarithms, and the path -1.
     """
 
     labels: jax.Array
@@ -64,13 +65,15 @@ def _alignment(logits: jax.Array, labels: jax.Array, steps: jax.Array, count: ja
     lattice = lattice_of(logits, labels, steps, count, blank)
     log_probability, blanks, shares = posterior_of(lattice)
     best, path = _best_path(lattice)
-    here = lattice.is_input & (best > -jnp.inf)
+    sound = lattice.is_number & is_sound(logits, labels, steps, count, blank)
+    here = lattice.is_input & (best > -jnp.inf) & sound
+    known = lambda values: jnp.where(sound, values, jnp.nan)
     return Alignment(
-        labels=jnp.where(here[:, None], shares, 0),
-        blanks=jnp.where(here[:, None], blanks, 0),
+        labels=known(jnp.where(here[:, None], shares, 0)),
+        blanks=known(jnp.where(here[:, None], blanks, 0)),
         path=jnp.where(here, path, -1),
-        log_probability=log_probability,
-        path_log_probability=best,
+        log_probability=known(log_probability),
+        path_log_probability=known(best),
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from scipy.special import log_softmax
 
 from thalweg.errors import UserError
+from thalweg.losses.loss import whole_number
 
 
 class Reading(NamedTuple):
@@ -30,12 +31,13 @@ def ctc_greedy(logits: Any, input_length: int | None = None, *, blank: int = 0) 
     Returns:
         the labels, and the log probability of that one path.
     Raises:
-        UserError: logits of another shape, NaN among them, or a length out of range.
+        UserError: logits that are no real numbers (steps, classes); a step with NaN or +∞, or with -∞ alone; a blank
+            or a length that is no whole number in its range.
 
     >>> ctc_greedy(np.log([[0.2, 0.8], [0.1, 0.9], [0.9, 0.1], [0.4, 0.6]])).labels
     (1, 1)
     """
-    each = _log_probabilities(logits, input_length, blank)
+    each, blank = _log_probabilities(logits, input_length, blank)
     path = each.argmax(axis=1)
     is_new = np.append(True, path[1:] != path[:-1])[: len(path)] & (path != blank)
     return Reading(tuple(path[is_new].tolist()), float(each.max(axis=1).sum()))
@@ -55,14 +57,15 @@ def ctc_beam(
     Returns:
         the best first. Their log probabilities are sums over the paths that stayed in the beam.
     Raises:
-        UserError: logits of another shape, NaN among them, or a length, width or number out of range.
+        UserError: as `ctc_greedy`; a width or number that is no whole number in its range.
 
     >>> logits = np.log([[0.6, 0.4], [0.6, 0.4]])  # the best path is two blanks: 0.36; but 1·, ·1 and 11 add up to 0.64
     >>> found = ctc_beam(logits)[0]
     >>> ctc_greedy(logits).labels, found.labels, round(float(np.exp(found.log_probability)), 3)
     ((), (1,), 0.64)
     """
-    each = _log_probabilities(logits, input_length, blank)
+    each, blank = _log_probabilities(logits, input_length, blank)
+    width, keep = whole_number(width, "the width", "ctc_beam"), whole_number(keep, "keep", "ctc_beam")
     if not 1 <= keep <= width:
         raise UserError(f"{keep} readings of a beam of {width}", where="ctc_beam", remedy="1 ≤ keep ≤ width.")
     prefixes: list[tuple[int, ...]] = [()]
@@ -97,19 +100,27 @@ def ctc_beam(
     return [Reading(prefixes[i], float(np.logaddexp(after_blank[i], after_label[i]))) for i in order]
 
 
-def _log_probabilities(logits: Any, input_length: int | None, blank: int) -> np.ndarray:
-    """(input_length, C), in 64 bits."""
-    given = np.asarray(logits, np.float64)
+def _log_probabilities(logits: Any, input_length: int | None, blank: int) -> tuple[np.ndarray, int]:
+    """(input_length, C), in 64 bits; and the blank, checked."""
+    given, blank = np.asarray(logits), whole_number(blank, "the blank", "decoding")
     if given.ndim != 2 or not 0 <= blank < given.shape[1]:
         raise UserError(
             f"logits of shape {given.shape}, with the blank {blank}",
             where="decoding",
             remedy="Those of one example have the shape (steps, classes), and the blank is one of the classes.",
         )
-    steps = len(given) if input_length is None else int(input_length)
+    if given.dtype.kind in "USOcmM":  # what is left are numbers: bfloat16 and its like are of kind V
+        raise UserError(f"logits of dtype {given.dtype}", where="decoding", remedy="They are real numbers.")
+    steps = len(given) if input_length is None else whole_number(input_length, "the input length", "decoding")
     if not 0 <= steps <= len(given):
         raise UserError(f"an input length of {steps}, where there are {len(given)} steps", where="decoding")
-    bad = np.argwhere(np.isnan(given[:steps]))
-    if len(bad):
-        raise UserError(f"a logit is NaN in step {bad[0][0]}", where="decoding", remedy="Steps are counted from 0.")
-    return log_softmax(given[:steps], axis=1)
+    each = given[:steps].astype(np.float64)
+    faults = (
+        (np.isnan(each), "a logit is NaN"),
+        (each == np.inf, "a logit is +∞"),
+        (np.all(each == -np.inf, axis=1, keepdims=True), "all logits are -∞"),
+    )
+    for wrong, what in faults:
+        if len(bad := np.argwhere(wrong)):
+            raise UserError(f"{what} in step {bad[0][0]}", where="decoding", remedy="Steps are counted from 0.")
+    return log_softmax(each, axis=1), blank

@@ -1,7 +1,6 @@
 """Connectionist temporal classification: sequences of labels of which nobody says where in the input they stand."""
 
 import functools
-import operator
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -12,7 +11,10 @@ import numpy as np
 
 from thalweg.errors import UserError
 from thalweg.losses.ctc_lattice import lattice_of, log_probability_of, slope_of
-from thalweg.losses.loss import AbstractLoss, on_host
+from thalweg.losses.loss import AbstractLoss, on_host, whole_number
+
+LARGEST = np.iinfo(np.int32).max
+"""Compiled programs count in 32 bits. What is larger is refused, or stays out of range; it never wraps around."""
 
 
 class CTCTarget(NamedTuple):
@@ -54,7 +56,8 @@ class CTC(AbstractLoss):
     classes: int | None = eqx.field(static=True)
 
     def __init__(self, blank: int = 0, classes: int | None = None):
-        self.blank, self.classes = _checked_blank(blank, classes), classes
+        self.classes = None if classes is None else whole_number(classes, "the number of classes", "CTC")
+        self.blank = _checked_blank(blank, self.classes)
 
     def __call__(self, output: jax.Array, target: Any) -> jax.Array:
         """Logits (T, C), and labels (S,) with the two lengths, to a scalar."""
@@ -69,6 +72,14 @@ class CTC(AbstractLoss):
         Raises:
             UserError: the first such row is named, counted from 0, and how many steps it needs.
         """
+        self._refuse(targets, self.classes, None)
+
+    def check_outputs(self, output: Any, targets: Any) -> None:
+        """Refuse, of what logits (T, C) are asked, labels beyond C, lengths beyond T and inputs that are too short."""
+        if len(getattr(output, "shape", ())) == 2:
+            self._refuse(targets, output.shape[1], output.shape[0])
+
+    def _refuse(self, targets: Any, classes: int | None, steps: int | None) -> None:
         labels, label_length, input_length = map(on_host, _three(targets))
         if labels is None or label_length is None or input_length is None:
             return
@@ -79,7 +90,7 @@ class CTC(AbstractLoss):
                 where="CTC",
                 remedy="They are (n, S), (n,) and (n,); thalweg.losses.ctc_targets pads sequences.",
             )
-        _refuse(labels, label_length, input_length, self.blank, self.classes, None, "row {}")
+        _refuse(labels, label_length, input_length, self.blank, classes, steps, "row {}")
 
 
 def ctc(logits: Any, labels: Any, input_length: Any, label_length: Any, *, blank: int = 0) -> jax.Array:
@@ -108,30 +119,51 @@ def ctc_targets(sequences: Sequence[Any], input_lengths: Any, *, width: int | No
 
     Args:
         sequences: n sequences of whole numbers; one may be empty.
-        input_lengths: steps of each example's output, shape (n,), or one number for all.
+        input_lengths: steps of each example's output, whole numbers of shape (n,), or one for all.
         width: S, if it should be more than the longest sequence, such as for another set with the same program.
     Returns:
         labels (n, S) padded with zeros, and both lengths (n,), as NumPy's int32.
     Raises:
-        UserError: a sequence that is not one of whole numbers, or one longer than `width`.
+        UserError: a sequence that is not one of whole numbers 0 … 2³¹ - 1, or is longer than `width`; lengths that are
+            no such numbers, or of another shape.
 
     >>> ctc_targets([[3, 1], [2]], 8)
     CTCTarget(labels=array([[3, 1],
            [2, 0]], dtype=int32), label_length=array([2, 1], dtype=int32), input_length=array([8, 8], dtype=int32))
     """
-    rows = [np.asarray(sequence) for sequence in sequences]
-    for i, row in enumerate(rows):
+    rows = []
+    for i, sequence in enumerate(sequences):
+        try:
+            row = np.asarray(sequence)
+        except ValueError as error:
+            raise UserError("labels within labels", where=f"row {i}", remedy="A sequence is flat.") from error
         if row.ndim != 1 or (row.size and row.dtype.kind not in "iu"):
             raise UserError(f"labels of {row.dtype}{list(row.shape)}", where=f"row {i}", remedy="Number them from 0.")
+        if len(bad := row[(row < 0) | (row > LARGEST)]):
+            raise UserError(f"the label {bad[0]}", where=f"row {i}", remedy="Number the classes from 0.")
+        rows.append(row)
     lengths = np.array([row.size for row in rows], np.int32)
-    size = int(max(lengths, default=0)) if width is None else width
-    if lengths.size and lengths.max() > size:
-        row = int(lengths.argmax())
-        raise UserError(f"{lengths[row]} labels in a width of {size}", where=f"row {row}", remedy="Raise the width.")
+    longest = int(max(lengths, default=0))
+    size = longest if width is None else whole_number(width, "the width", "ctc_targets")
+    if longest > size or size < 0:
+        row = f"row {lengths.argmax()}" if lengths.size else "ctc_targets"
+        raise UserError(f"{longest} labels in a width of {size}", where=row, remedy="Raise the width.")
     padded = np.zeros((len(rows), size), np.int32)
     for i, row in enumerate(rows):
         padded[i, : row.size] = row
-    return CTCTarget(padded, lengths, np.broadcast_to(np.asarray(input_lengths, np.int32), lengths.shape).copy())
+    return CTCTarget(padded, lengths, _input_lengths(input_lengths, len(rows)))
+
+
+def _input_lengths(given: Any, count: int) -> np.ndarray:
+    remedy = f"They are whole numbers ≥ 0, one to each of the {count} sequences, or one for all."
+    found = on_host(given)
+    if found is None or found.shape not in ((), (count,)) or (found.size and found.dtype.kind not in "iu"):
+        what = "traced" if found is None else f"of dtype {found.dtype}, shape {found.shape}"
+        raise UserError(f"input lengths {what}", where="ctc_targets", remedy=remedy)
+    if len(bad := np.argwhere((found < 0) | (found > LARGEST))):
+        row = f"row {bad[0][0]}" if found.ndim else "ctc_targets"
+        raise UserError(f"an input length of {found[tuple(bad[0])]}", where=row, remedy=remedy)
+    return np.broadcast_to(found, count).astype(np.int32)
 
 
 def check_call(
@@ -145,20 +177,45 @@ def check_call(
             where="ctc",
             remedy="Those of one example have the shape (steps, classes), floating point; map over a batch: jax.vmap.",
         )
-    whole = [jnp.asarray(values) for values in (labels, input_length, label_length)]
-    for values, ndim, name in zip(whole, (1, 0, 0), ("labels", "input_length", "label_length"), strict=True):
-        if values.ndim != ndim or not (jnp.issubdtype(values.dtype, jnp.integer) or not values.size):
-            shape = "(S,)" if ndim else "()"
-            raise UserError(
-                f"{name} of dtype {values.dtype}, shape {values.shape}", where="ctc", remedy=f"Whole numbers {shape}."
-            )
-    _checked_blank(blank, given.shape[1])
+    whole = [
+        _whole(values, ndim, name)
+        for values, ndim, name in zip(
+            (labels, input_length, label_length), (1, 0, 0), ("labels", "input_length", "label_length"), strict=True
+        )
+    ]
+    blank = _checked_blank(blank, given.shape[1])
     on_hand = [on_host(values) for values in whole]
     if all(values is not None for values in on_hand):
         row, steps, count = (np.asarray(values)[None] for values in on_hand)
         _refuse(row, count, steps, blank, given.shape[1], given.shape[0], "ctc")
-    row, steps, count = (values.astype(jnp.int32) for values in whole)
+    row, steps, count = map(_narrowed, whole)
     return given, row, steps, count
+
+
+def _whole(values: Any, ndim: int, name: str) -> Any:
+    """Whole numbers as they are, in NumPy if they are none of JAX: JAX would narrow them before they are looked at."""
+    shape = "(S,)" if ndim else "()"
+    if not isinstance(values, jax.Array):
+        try:
+            values = np.asarray(values)
+        except TypeError:  # a list with traced numbers in it
+            values = jnp.asarray(values)
+        except ValueError as error:
+            raise UserError(f"{name} within {name}", where="ctc", remedy=f"Whole numbers {shape}.") from error
+    if values.ndim != ndim or not (jnp.issubdtype(values.dtype, jnp.integer) or not values.size):
+        raise UserError(
+            f"{name} of dtype {values.dtype}, shape {values.shape}", where="ctc", remedy=f"Whole numbers {shape}."
+        )
+    return values
+
+
+def _narrowed(values: Any) -> jax.Array:
+    """In 32 bits; what does not fit stays out of range, and what is out of range costs NaN."""
+    library = jnp if isinstance(values, jax.Array) else np
+    if values.size and values.dtype.itemsize >= 4:
+        values = library.minimum(values, LARGEST)
+        values = library.maximum(values, -LARGEST) if values.dtype.kind == "i" else values
+    return jnp.asarray(values.astype(np.int32))
 
 
 def at_least_single(logits: jax.Array) -> jax.Array:
@@ -169,7 +226,7 @@ def at_least_single(logits: jax.Array) -> jax.Array:
 @functools.partial(jax.custom_jvp, nondiff_argnums=(4,))
 def _cost(logits: jax.Array, labels: jax.Array, steps: jax.Array, count: jax.Array, blank: int) -> jax.Array:
     lattice = lattice_of(logits, labels, steps, count, blank)
-    sound = lattice.is_number & _is_sound(logits, labels, steps, count, blank)
+    sound = lattice.is_number & is_sound(logits, labels, steps, count, blank)
     return jnp.where(sound, -log_probability_of(lattice), jnp.nan)
 
 
@@ -188,7 +245,7 @@ def _cost_and_slope(
 ) -> tuple[jax.Array, jax.Array]:
     lattice = lattice_of(logits, labels, steps, count, blank)
     log_probability, slope = slope_of(lattice, blank)
-    sound = lattice.is_number & _is_sound(logits, labels, steps, count, blank)
+    sound = lattice.is_number & is_sound(logits, labels, steps, count, blank)
     return jnp.where(sound, -log_probability, jnp.nan), jnp.where(sound, slope, jnp.nan)
 
 
@@ -202,7 +259,8 @@ def _refuse_second(blank: int, primals: Any, tangents: Any) -> tuple[Any, Any]:
     )
 
 
-def _is_sound(logits: jax.Array, labels: jax.Array, steps: jax.Array, count: jax.Array, blank: int) -> jax.Array:
+def is_sound(logits: jax.Array, labels: jax.Array, steps: jax.Array, count: jax.Array, blank: int) -> jax.Array:
+    """Whether lengths and labels are in their range, shape ()."""
     padding = jnp.arange(labels.shape[0], dtype=jnp.int32) >= count
     fits = (steps >= 0) & (steps <= logits.shape[0]) & (count >= 0) & (count <= labels.shape[0])
     return fits & jnp.all(padding | ((labels >= 0) & (labels < logits.shape[1]) & (labels != blank)))
@@ -221,14 +279,15 @@ def _refuse(
     for values, name in ((labels, "labels"), (label_length, "label lengths"), (input_length, "input lengths")):
         if values.size and values.dtype.kind not in "iu":
             raise UserError(f"{name} of dtype {values.dtype}", where="CTC", remedy="They are whole numbers.")
-    size = labels.shape[1]
+    size, beyond = labels.shape[1], LARGEST + 1 if classes is None else classes
+    most = LARGEST if steps is None else steps
     counts = np.arange(size) < label_length[:, None]
     repeats = np.sum((labels[:, 1:] == labels[:, :-1]) & counts[:, 1:], axis=1)
-    least = label_length + repeats
-    outside = counts & ((labels < 0) | (labels == blank) | (False if classes is None else labels >= classes))
+    least = label_length.astype(np.int64) + repeats
+    outside = counts & ((labels < 0) | (labels == blank) | (labels >= beyond))
     faults = (
         ((label_length < 0) | (label_length > size), "a label length of {count}, where there is room for {size}"),
-        ((input_length < 0) | (False if steps is None else input_length > steps), "an input length of {steps}{room}"),
+        ((input_length < 0) | (input_length > most), "an input length of {steps}{room}"),
         (outside.any(axis=1), "the label {label}, where a label is {range}"),
         (input_length < least, "{count} labels, {repeats} of them repeated, need {least} steps, but there are {steps}"),
     )
@@ -237,7 +296,7 @@ def _refuse(
         return
     row = int(wrong.argmax())
     what = next(text for fault, text in faults if fault[row])
-    allowed = f"a class 0, 1, 2, … but {blank}, the blank" if classes is None else f"below {classes} and not the blank"
+    allowed = f"a class 0 … 2³¹ - 1 but {blank}, the blank" if classes is None else f"below {classes} and not the blank"
     found = {
         "count": label_length[row],
         "size": size,
@@ -266,7 +325,7 @@ def _three(target: Any) -> tuple[Any, Any, Any]:
 
 
 def _checked_blank(blank: int, classes: int | None) -> int:
-    number = operator.index(blank)
+    number = whole_number(blank, "the blank", "CTC")
     if number < 0 or (classes is not None and number >= classes):
         among = "" if classes is None else f" of {classes} classes"
         raise UserError(f"the blank {blank}{among}", where="CTC", remedy="It is one of the classes 0 … C - 1.")

@@ -1,6 +1,7 @@
 """What a loss is."""
 
 import abc
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from thalweg.errors import UserError
+from thalweg.errors import UserError, kind_of
 
 
 class AbstractLoss(eqx.Module):
@@ -41,6 +42,18 @@ class AbstractLoss(eqx.Module):
         for values in jax.tree.leaves(targets):
             refuse_rows(self, values, "a finite number", lambda found: ~np.isfinite(found))
 
+    def check_outputs(self, output: Any, targets: Any) -> None:
+        """Refuse targets that do not go with the model's output, on the host, before anything is compiled.
+
+        Nothing is refused by a loss that can tell in its call, from shapes.
+
+        Args:
+            output: of one example, its arrays as `jax.ShapeDtypeStruct`.
+            targets: all that are held, (n, ...).
+        Raises:
+            UserError: the first such row is named, counted from 0.
+        """
+
 
 class AbstractLeastSquares(AbstractLoss):
     """A loss that is a sum of squares, so that Gauss-Newton and Levenberg-Marquardt can use it."""
@@ -55,12 +68,39 @@ class AbstractLeastSquares(AbstractLoss):
 
 
 def on_host(targets: Any) -> np.ndarray | None:
-    """Targets as a NumPy array; None for what this process cannot look at: tracers, arrays of others, keys."""
+    """Targets as a NumPy array; None for what this process cannot look at: tracers, arrays of others, keys.
+
+    Raises:
+        UserError: lists within lists that make no array.
+    """
     if isinstance(targets, jax.Array):
         is_key = jnp.issubdtype(targets.dtype, jax.dtypes.extended)
         if isinstance(targets, Tracer) or is_key or not targets.is_fully_addressable:
             return None
-    return np.asarray(targets)
+    try:
+        return np.asarray(targets)
+    except ValueError as error:
+        raise UserError(
+            "targets whose rows differ in shape", where=kind_of(targets), remedy="They must make one array."
+        ) from error
+
+
+def whole_number(value: Any, what: str, where: str) -> int:
+    """An argument that counts or numbers something, as a Python integer.
+
+    Args:
+        value: what was given; booleans are no numbers here.
+        what: its name, in words.
+        where: who asks for it.
+    Raises:
+        UserError: it is no whole number.
+    """
+    try:
+        if not isinstance(value, bool | np.bool_):
+            return operator.index(value)
+    except TypeError:
+        pass
+    raise UserError(f"{what} {value!r} is no whole number"[:200], where=where) from None
 
 
 def refuse_rows(
@@ -79,13 +119,22 @@ def refuse_rows(
         is_wrong: those values as a NumPy array to booleans of the same shape.
         what: what they are, in words.
     Raises:
-        UserError: naming the row, counted from 0, and the value.
+        UserError: naming the row, counted from 0, and the value; or values that are no real numbers.
     """
     found = on_host(values)
     if found is None or found.ndim == 0:
         return
     if found.dtype.kind not in "biuf":
-        found = found.astype(np.float64)  # bfloat16 and its like
+        try:
+            if found.dtype.kind in "cUSmM":
+                raise TypeError(found.dtype)
+            found = found.astype(np.float64)  # bfloat16 and its like, and objects that are numbers
+        except (TypeError, ValueError) as error:
+            raise UserError(
+                f"{what} of {type(loss).__name__} must be {must_be}, but they are of dtype {found.dtype}",
+                where=type(loss).__name__,
+                remedy="Give real numbers.",
+            ) from error
     wrong = is_wrong(found)
     if wrong.any():
         place = tuple(int(i) for i in np.argwhere(wrong)[0])

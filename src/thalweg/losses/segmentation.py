@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from thalweg.errors import UserError
-from thalweg.losses.loss import AbstractLoss, check_shapes, on_host, refuse_rows
+from thalweg.losses.loss import AbstractLoss, check_shapes, on_host, refuse_rows, whole_number
 
 
 class AbstractOverlap(AbstractLoss):
@@ -45,9 +45,11 @@ class AbstractOverlap(AbstractLoss):
         Returns:
             within [0, 1], shape ().
         """
-        above, below = map(jnp.sum, self.parts(p, y))
-        extra = jnp.where(jnp.any(y != 0), 0, self.empty).astype(p.dtype)
-        return (above + extra) / (below + extra)
+        # In 16 bits a sum over many pixels is ∞, or stands still at 256; the ratio fits again.
+        wide = jnp.float64 if p.dtype == jnp.float64 else jnp.float32
+        above, below = (jnp.sum(part, dtype=wide) for part in self.parts(p, y))
+        extra = jnp.where(jnp.any(y != 0), 0, self.empty).astype(wide)
+        return ((above + extra) / (below + extra)).astype(p.dtype)
 
     def __call__(self, output: jax.Array, target: jax.Array) -> jax.Array:
         """Logits and mask of one shape, to a scalar; with classes, logits (*the mask's, classes).
@@ -55,6 +57,10 @@ class AbstractOverlap(AbstractLoss):
         A target out of its range costs NaN, for it can only be checked when the compiled program runs; `check_targets`
         checks it before.
         """
+        if not jnp.issubdtype(output.dtype, jnp.floating):
+            raise UserError(
+                f"logits of dtype {output.dtype}", where=type(self).__name__, remedy="They are floating point."
+            )
         if self.classes is None:
             check_shapes(self, output, target.shape, target)
             y = target.astype(output.dtype)
@@ -160,13 +166,14 @@ class Dice(AbstractOverlap):
 
 
 def _checked(empty: float, classes: int | None, name: str) -> tuple[float, int | None]:
-    if not (math.isfinite(empty) and empty > 0):
+    if not isinstance(empty, int | float | np.number) or not (math.isfinite(empty) and empty > 0):
         raise UserError(
-            f"{empty} pixels for images without an object in {name}", remedy="Any number above 0; 1 is usual."
+            f"{empty!r} pixels for images without an object in {name}", remedy="Any number above 0; 1 is usual."
         )
-    if classes is not None and classes < 2:
-        raise UserError(f"{classes} classes of {name}", remedy="At least 2; None for one mask of yes and no.")
-    return float(empty), None if classes is None else int(classes)
+    number = None if classes is None else whole_number(classes, "the number of classes", name)
+    if number is not None and number < 2:
+        raise UserError(f"{number} classes of {name}", remedy="At least 2; None for one mask of yes and no.")
+    return float(empty), number
 
 
 soft_iou = SoftIoU()

@@ -34,8 +34,8 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     Returns:
         read-only arrays. Tensors that share numbers in the file share them here.
     Raises:
-        UserError: no such file, no file of PyTorch, or one that holds or names anything but tensors; with the opcode,
-            the name and its place in the file.
+        UserError: no such file, no file of PyTorch, or one that holds or names anything but tensors, or tensors that
+            show numbers repeatedly, conjugated or negated; with the opcode, the name and its place in the file.
         DamagedError: cut off, or sizes, offsets and contents that contradict each other.
 
     >>> from thalweg.data import shipped_file
@@ -48,8 +48,9 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     where = str(path)
     try:
         data = Path(path).read_bytes()
-    except OSError as error:
-        raise UserError(f"the file of weights cannot be read: {error.strerror}", where=where) from error
+    except (OSError, ValueError) as error:  # a path with NUL in it is a ValueError
+        why = getattr(error, "strerror", None) or error
+        raise UserError(f"the file of weights cannot be read: {why}", where=repr(where)) from error
     if data.startswith(b"PK\x03\x04"):
         return _read_archive(data, where)
     # a small integer's opcode, then the magic number as 10 bytes
@@ -62,6 +63,11 @@ def _read_archive(data: bytes, where: str) -> dict[str, np.ndarray]:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             members = {info.filename: info for info in archive.infolist()}
+            # Members that lie over one another could unfold to many times the file.
+            claimed = sum(info.compress_size for info in archive.infolist())
+            if claimed > len(data):
+                what = f"the archive's members of {claimed} bytes together overlap in a file of {len(data)}"
+                raise DamagedError(what, where=where, remedy=_AGAIN)
             return _read_members(archive, members, where)
     except _ARCHIVE_FAULTS as error:
         raise DamagedError(f"the archive is damaged: {error}"[:300], where=where, remedy=_AGAIN) from error

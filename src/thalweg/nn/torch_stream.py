@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NoReturn
 
 import jax.numpy as jnp
 import numpy as np
@@ -25,7 +25,7 @@ STORAGES: Mapping[str, np.dtype] = MappingProxyType(
         for storage, dtype in (
             *(("Float", "float32"), ("Double", "float64"), ("Half", "float16"), ("BFloat16", "bfloat16")),
             *(("Long", "int64"), ("Int", "int32"), ("Short", "int16"), ("Char", "int8"), ("Byte", "uint8")),
-            *(("Bool", "bool"), ("ComplexFloat", "complex64")),
+            *(("Bool", "bool"), ("ComplexFloat", "complex64"), ("ComplexDouble", "complex128")),
         )
     }
 )
@@ -152,8 +152,8 @@ class _Machine:
         elif opcode in _STEPS:
             _STEPS[opcode](self, argument)
 
-    def refuse(self, what: str) -> None:
-        raise UserError(what, where=f"{self.where}, {self.place}", remedy=_NEVER)
+    def refuse(self, what: str, remedy: str = _NEVER) -> NoReturn:
+        raise UserError(what, where=f"{self.where}, {self.place}", remedy=remedy)
 
     def pop(self) -> Any:
         if not self.stack or self.stack[-1] is _MARK:
@@ -220,7 +220,7 @@ class _Machine:
         if function == _Name(_DICTIONARY) and arguments == ():
             self.stack.append({})
         elif function == _Name(_TENSOR) and isinstance(arguments, tuple):
-            self.stack.append(_tensor(arguments))
+            self.stack.append(_tensor(self, arguments))
         else:
             called = function.text.replace(" ", ".") if isinstance(function, _Name) else _told(function)
             self.refuse(f"it calls {called} in a way that no file of weights does")
@@ -243,24 +243,30 @@ class _Machine:
         raise ValueError("a reference that is no typed storage of a stated size")
 
 
-def _tensor(arguments: tuple[Any, ...]) -> TensorRecord:
+def _tensor(machine: _Machine, arguments: tuple[Any, ...]) -> TensorRecord:
     match arguments:
+        case (StorageRecord(), *_, dict(flags)) if len(arguments) == 7 and flags and set(flags) <= {"conj", "neg"}:
+            how = " and ".join({"conj": "conjugated", "neg": "negated"}[flag] for flag in flags)
+            machine.refuse(f"a tensor is a {how} view of its numbers", "Save .resolve_conj().resolve_neg() of it.")
         case (StorageRecord() as storage, int(offset), tuple(shape), tuple(strides), bool(), dict(hooks)) if not hooks:
             whole = all(type(number) is int and number >= 0 for number in (offset, *shape, *strides))
             if whole and len(shape) == len(strides) <= _MOST_AXES:
-                _check_bounds(storage, offset, shape, strides)
+                _check_bounds(machine, storage, offset, shape, strides)
                 return TensorRecord(storage, offset, shape, strides)
     raise ValueError("a tensor whose storage, offset, shape or strides are none")
 
 
-def _check_bounds(storage: StorageRecord, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> None:
+def _check_bounds(
+    machine: _Machine, storage: StorageRecord, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]
+) -> None:
     elements, last = 1, offset
     for size, stride in zip(shape, strides, strict=True):
         elements, last = elements * size, last + (size - 1) * stride
-    # More elements than the storage has would be the same numbers again and again, without limit.
-    if elements and (last >= storage.count or elements > storage.count):
-        what = f"a tensor of shape {shape}, strides {strides} and offset {offset} in a storage of {storage.count}"
-        raise ValueError(what[:300])
+    what = f"a tensor of shape {shape}, strides {strides} and offset {offset} in a storage of {storage.count}"[:300]
+    if elements and last >= storage.count:
+        raise ValueError(what)
+    if elements > storage.count:  # copied, the same numbers again and again would have no limit
+        machine.refuse(f"{what} is a broadcast view", "Save .contiguous() of it.")
 
 
 @contextmanager

@@ -77,6 +77,15 @@ class Objective(eqx.Module):
         """
         return Objective(balance=self.balance, refresh_every=self.refresh_every, dtype=dtype, **cast(self.terms, dtype))
 
+    def check_model(self, model: PyTree) -> None:
+        """Refuse what a term cannot compare with this model's output, before anything is compiled.
+
+        Raises:
+            UserError: as `AbstractTerm.check_model`.
+        """
+        for term in self.terms.values():
+            term.check_model(model)
+
     @property
     def varies(self) -> bool:
         """Whether two draws can differ."""

@@ -116,6 +116,18 @@ class Supervised(AbstractSupervised):
             return hasattr(self.loss_function, "residual")
         return part in ("output", "loss_of_output")
 
+    def check_model(self, model: PyTree) -> None:
+        """Let the loss look at all targets once more, now that the shape of the model's output is known."""
+        loss, held, one = self.loss_function, self.source.held, self.source.few(1)
+        if not isinstance(loss, AbstractLoss) or one is None or not (isinstance(held, tuple) and len(held) == 2):
+            return
+        if type(loss).check_outputs is AbstractLoss.check_outputs:  # pyright: ignore[reportFunctionMemberAccess]
+            return
+        dtypes = [leaf.dtype for leaf in jax.tree.leaves(model) if eqx.is_inexact_array(leaf)]
+        one = cast(one, dtypes[0]) if dtypes else one
+        output, _ = eqx.filter_eval_shape(self.outputs, model, one, None)
+        loss.check_outputs(jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), output), held[1])
+
     def is_coupled(self, model: PyTree) -> bool:
         return has_running_statistics(model)
 

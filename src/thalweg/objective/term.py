@@ -56,6 +56,13 @@ class AbstractTerm(eqx.Module):
         """Whether this term implements the named method."""
         return getattr(type(self), part) is not getattr(AbstractTerm, part)
 
+    def check_model(self, model: PyTree) -> None:
+        """Refuse what cannot go with this model, before anything is compiled; nothing by default.
+
+        Raises:
+            UserError: examples that the model's output cannot be compared with.
+        """
+
     def is_coupled(self, model: PyTree) -> bool:
         """Whether the cost of one example depends on the others, so that no cost of one example exists."""
         return self.provides("batch_loss")

@@ -165,6 +165,9 @@ def prepare(travellers: Sequence[Traveller], objective: Objective, phase: Phase,
     validation = None if choices.validation is None else choices.validation.astype(dtype)
     parts = [split(cast(traveller.model, dtype), phase.where) for traveller in travellers]
     _refuse_different(parts)
+    for asked in (objective, validation):
+        if asked is not None:
+            asked.check_model(parts[0].combine())
     spread = choices.devices is not None and choices.layout is not Layout.SHARDED
     if spread:
         _refuse_uneven(objective, len(choices.devices or ()))
