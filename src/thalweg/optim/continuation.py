@@ -84,6 +84,7 @@ class Continuation(AbstractOptimizer):
             depends on λ, a name that is no term's, a path that does not end at the term's own weight, or that a
             balance would move too.
 
+    >>> from thalweg.optim import LBFGS
     >>> optimizer = Continuation(LBFGS(), weights={"ridge": lambda t: 1e-3 ** t})
     """
 
