@@ -4,6 +4,8 @@ An error names what was wrong, where, and what to do about it. The command line 
 process's exit status and prints the message without a traceback.
 """
 
+import operator
+
 
 class ThalwegError(Exception):
     """Base of every error that thalweg raises on purpose.
@@ -48,3 +50,24 @@ def kind_of(value: object) -> str:
     ('int', 'the class int itself')
     """
     return f"the class {value.__name__} itself" if isinstance(value, type) else type(value).__name__
+
+
+def whole_number(value: object, what: str, where: str) -> int:
+    """An argument that counts or numbers something, as a Python integer.
+
+    Args:
+        value: what was given, of Python, NumPy or JAX; booleans are no numbers here.
+        what: its name, in words.
+        where: who asks for it.
+    Raises:
+        UserError: it is no whole number.
+
+    >>> whole_number(3, "the width", "doctest")
+    3
+    """
+    try:
+        if not isinstance(value, bool):
+            return operator.index(value)  # pyright: ignore[reportArgumentType]
+    except TypeError:
+        pass
+    raise UserError(f"{what} {value!r} is no whole number"[:200], where=where) from None

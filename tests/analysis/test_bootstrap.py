@@ -88,3 +88,10 @@ def test_what_makes_no_sense_is_refused() -> None:
     for series in (np.arange(5.0), np.ones(50), np.append(np.arange(50.0), np.nan), np.ones((10, 10))):
         with pytest.raises(UserError, match="block length"):
             block_length(series)
+
+
+@pytest.mark.parametrize("unit", [2.0**-660, 2.0**660])
+def test_the_unit_of_a_series_does_not_change_its_block(unit):
+    """Its squares would be 0 or ∞. A power of 2 changes no digit, so equal means equal."""
+    series = np.convolve(np.random.default_rng(0).normal(size=200), np.ones(9), "valid")
+    assert block_length(series * unit) == block_length(series) > 1

@@ -25,6 +25,7 @@ def test_grey_ones_are_repeated_and_values_stay():
         ([np.zeros((4, 4)), np.zeros((4, 5))], "several sizes: 4 × 5 after 4 × 4.*picture 1"),
         ([np.zeros((4, 4, 4))], "4 channels, not 3.*picture 0"),
         ([np.zeros((4, 4)), np.full((4, 4), np.nan)], "not finite.*picture 1"),
+        ([np.zeros((4, 4)), np.full((4, 4), 1e300)], "too large for float32.*picture 1"),
         ([np.zeros(4)], "no picture"),
         ([np.zeros((0, 4))], "no picture"),
         ([np.array([["a"]])], "no picture of numbers"),

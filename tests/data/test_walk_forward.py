@@ -113,3 +113,18 @@ def test_series_that_have_no_such_past_are_refused() -> None:
         past_features(np.ones(9), lags=2, windows=[10])
     with pytest.raises(UserError, match=r"\(3,\)"):
         Standardizer.learned(np.ones(3))
+
+
+def test_windows_that_are_none_and_values_that_cannot_be_squared_are_refused() -> None:
+    with pytest.raises(UserError, match="windows 5 are no sequence"):
+        past_features(np.ones(9), lags=1, windows=5)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(UserError, match="whole number"):
+        past_features(np.ones(9), lags=True)
+    for series in (np.array(["a", "b"]), np.ones(9) * 1j):
+        with pytest.raises(UserError, match="a series of dtype"):
+            past_features(series, lags=1)
+    large = np.array([1.0, 1.0, 1e300, 1.0])
+    with pytest.raises(UserError, match=r"1e\+300, too large to square \(row 2"):
+        past_features(large, lags=1, windows=[2])
+    assert past_features(large, lags=1).values[2, 0] == 1e300
+    assert np.isfinite(past_features(large / 1e150, lags=1, windows=[2]).values).all()

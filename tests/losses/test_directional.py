@@ -169,3 +169,8 @@ def test_what_makes_no_sense_is_refused() -> None:
     Supervised(x, jnp.array([0.1, 0.0, -0.1]), loss=losses.Directional(1.0))  # a day without change is a day
     with pytest.raises(UserError, match="row 1"):
         Supervised(x, jnp.array([0.1, jnp.nan, -0.1]), loss=losses.Directional(1.0))
+    for weight in ("a", "1", None):
+        with pytest.raises(UserError, match="weight"):
+            losses.Directional(weight)
+    with pytest.raises(UserError, match="it raises KeyError: 'x'"):
+        losses.Directional(1.0, penalty=lambda forecast, outcome: {}["x"])

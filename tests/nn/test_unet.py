@@ -102,3 +102,14 @@ IMAGE = jnp.ones((4, 4, 2))
 def test_mistakes_are_refused_early(mistake, named):
     with pytest.raises(UserError, match=named):
         mistake()
+
+
+@pytest.mark.parametrize("widths", [4, [4.0], [4, True], "48"])
+def test_widths_are_a_sequence_of_whole_numbers(widths):
+    with pytest.raises(UserError, match="width"):
+        nn.UNet(1, 1, widths=widths, key=KEY)
+
+
+def test_an_image_of_bytes_is_refused():
+    with pytest.raises(UserError, match="an image of dtype uint8 for a network of float32"):
+        nn.UNet(1, None, widths=[2], key=KEY)(jnp.zeros((4, 4, 1), jnp.uint8))

@@ -124,6 +124,7 @@ def test_prices_of_ones_own_are_read_in_the_order_of_their_dates(tmp_path: Path)
         (["2020-01-01,1", "2020-01-02,0"], r"price is 0 .*prices.csv, line 3, column 'price'"),
         (["2020-01-01,1", "2020-01-02,"], r"price is nan .*line 3, column 'price'"),
         (["2020-01-01,1", "2020-01-02,two"], r"price is 'two' .*line 3, column 'price'"),
+        (["2020-01-01,2020-01-01", "2020-01-02,2020-01-02"], r"price is .*2020.* .*line 2, column 'price'"),
         (["2020-01-01,1", "2020-01-02,2", "2020-01-01,3"], r"twice .*line 4, column 'date'"),
         (["2020-01-01,1", ",2"], "time column 'date' has no value"),
         (["soon,1", "later,2"], "time column 'date' holds 'soon'"),

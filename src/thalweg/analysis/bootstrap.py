@@ -58,6 +58,8 @@ def block_length(series: np.ndarray) -> float:
     True
     """
     series = np.asarray(series, np.float64)
+    if series.size and np.isfinite(series).all():  # the unit does not matter: a power of 2, for squares within range
+        series = np.ldexp(series, -int(np.frexp(np.abs(series).max())[1]))
     if series.ndim != 1 or len(series) < 9 or not np.isfinite(series).all() or np.ptp(series) == 0:
         raise UserError(
             f"a series of shape {series.shape} has no block length",

@@ -15,7 +15,7 @@ def stack_images(images: Sequence[np.ndarray], *, channels: int = 3) -> np.ndarr
         channels: that the network takes.
     Raises:
         UserError: no pictures; one that is none, of another size than the first, with other channels, or with a value
-            that is not finite. It is named by its number.
+            that is not finite in float32. It is named by its number.
 
     >>> stack_images([np.zeros((4, 5)), np.ones((4, 5, 3))]).shape
     (2, 4, 5, 3)
@@ -30,13 +30,16 @@ def stack_images(images: Sequence[np.ndarray], *, channels: int = 3) -> np.ndarr
         if not grey and array.shape[2] != channels:
             remedy = "An alpha channel is left out by image[..., :3]; channels come last."
             raise UserError(f"a picture with {array.shape[2]} channels, not {channels}", where=where, remedy=remedy)
-        if not np.isfinite(array).all():
-            raise UserError("a picture has a value that is not finite", where=where)
+        with np.errstate(over="ignore"):
+            pixels = array.astype(np.float32)
+        if not np.isfinite(pixels).all():
+            what = "too large for float32" if np.isfinite(array).all() else "not finite"
+            raise UserError(f"a picture has a value that is {what}", where=where)
         if found and array.shape[:2] != found[0].shape[:2]:
             size, first = (" × ".join(map(str, shape)) for shape in (array.shape[:2], found[0].shape[:2]))
             remedy = "Resize or crop the pictures to one size."
             raise UserError(f"pictures of several sizes: {size} after {first}", where=where, remedy=remedy)
-        array = array.reshape(*array.shape[:2], -1).astype(np.float32)
+        array = pixels.reshape(*array.shape[:2], -1)
         found.append(np.repeat(array, channels, axis=2) if grey else array)
     if not found:
         raise UserError("there are no pictures", where="stack_images")

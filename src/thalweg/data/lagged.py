@@ -8,6 +8,9 @@ import numpy as np
 
 from thalweg.errors import UserError
 
+LARGEST = 1e150
+"""Of a value whose square is asked for: a window of them still adds up to less than float64's largest number."""
+
 
 @dataclass(frozen=True, eq=False)
 class PastFeatures:
@@ -35,7 +38,8 @@ def past_features(series: np.ndarray, *, lags: int, windows: Sequence[int] = ())
         lags: how many of the last values, ≥ 1.
         windows: lengths of the windows, each ≥ 2.
     Raises:
-        UserError: a value that is not finite (its row is named), a length out of range, a series shorter than these.
+        UserError: a value that is not finite, or beyond 1e150 where it is to be squared (its row is named),
+            a length out of range, windows that are no sequence, a series shorter than these.
 
     >>> found = past_features(np.array([1.0, 2.0, 4.0, 8.0]), lags=2, windows=[3])
     >>> found.rows.tolist(), found.names
@@ -43,9 +47,14 @@ def past_features(series: np.ndarray, *, lags: int, windows: Sequence[int] = ())
     >>> found.values[:, :2].tolist()
     [[4.0, 2.0], [8.0, 4.0]]
     """
-    series = np.asarray(series, np.float64)
+    given = np.asarray(series)
+    if given.dtype.kind not in "biuf":
+        raise UserError(f"a series of dtype {given.dtype}", where="past_features", remedy="Give real numbers.")
+    series = given.astype(np.float64)
+    if not isinstance(windows, Sequence | np.ndarray):
+        raise UserError(f"windows {windows!r} are no sequence", where="past_features", remedy="One is [5].")
     for length, least in ((lags, 1), *((window, 2) for window in windows)):
-        if not isinstance(length, int | np.integer) or length < least:
+        if not isinstance(length, int | np.integer) or isinstance(length, bool) or length < least:
             raise UserError(f"a length of {length!r} is no whole number ≥ {least}", where="past_features")
     longest = max(lags, *windows) if len(windows) else lags
     if series.ndim != 1 or len(series) < longest:
@@ -54,9 +63,13 @@ def past_features(series: np.ndarray, *, lags: int, windows: Sequence[int] = ())
             where="past_features",
             remedy="Give one value a time, shape (n,), or ask for fewer.",
         )
-    wrong = np.flatnonzero(~np.isfinite(series))
+    most = LARGEST if len(windows) else np.finfo(np.float64).max
+    wrong = np.flatnonzero(~(np.abs(series) <= most))
     if len(wrong):
-        raise UserError(f"the series is {series[wrong[0]]}", where=f"row {wrong[0]}", remedy="Rows count from 0.")
+        what = f"the series is {series[wrong[0]]}" + (
+            "" if not np.isfinite(series[wrong[0]]) else ", too large to square"
+        )
+        raise UserError(what, where=f"row {wrong[0]}", remedy="Rows count from 0.")
     rows = np.arange(longest - 1, len(series))
     back = lambda k: series[rows - k]  # adding columns one by one: each row is the same sum, however many there are
     columns = {f"lag {k}": back(k) for k in range(lags)}

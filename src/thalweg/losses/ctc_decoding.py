@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.special import log_softmax
 
-from thalweg.errors import UserError
-from thalweg.losses.loss import whole_number
+from thalweg.errors import UserError, whole_number
 
 
 class Reading(NamedTuple):

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thalweg.errors import UserError
+from thalweg.errors import UserError, whole_number
 from thalweg.losses.ctc_lattice import lattice_of, log_probability_of, slope_of
-from thalweg.losses.loss import AbstractLoss, on_host, whole_number
+from thalweg.losses.loss import AbstractLoss, on_host
 
 LARGEST = np.iinfo(np.int32).max
 """Compiled programs count in 32 bits. What is larger is refused, or stays out of range; it never wraps around."""

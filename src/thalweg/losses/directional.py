@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from thalweg.errors import UserError
-from thalweg.losses.loss import AbstractLoss, check_shapes
+from thalweg.losses.loss import AbstractLoss, check_shapes, real_number
 
 PROBED_SIZES = (1e-4, 1e-3, 1e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
 """Sizes of forecast and outcome at which a penalty of one's own is looked at."""
@@ -35,8 +35,8 @@ class Directional(AbstractLoss):
             sign, the first that comes to mind, is refused: its slope is 0 almost everywhere, so descent never feels
             it. (It is looked at where forecasts and outcomes of opposite signs have sizes from 1e-4 to 10.)
     Raises:
-        UserError: a weight that is negative or not finite; a penalty that is no function to a scalar, is not finite, or
-            is flat at all of those; at the call, output and target differ in shape.
+        UserError: a weight that is negative or not finite; a penalty that is no function to a scalar, raises, is not
+            finite, or is flat at all of those; at the call, output and target differ in shape.
 
     >>> Directional(3.0)(jnp.array(0.5), jnp.array(-1.0))  # 1.5² + 3 · 0.5
     Array(3.75, dtype=float32)
@@ -48,14 +48,15 @@ class Directional(AbstractLoss):
     penalty: Callable[[jax.Array, jax.Array], jax.Array] | None
 
     def __init__(self, weight: float, penalty: Callable[[jax.Array, jax.Array], jax.Array] | None = None):
-        if not (math.isfinite(weight) and weight >= 0):
+        size = real_number(weight)
+        if not (math.isfinite(size) and size >= 0):
             raise UserError(
-                f"weight {weight} of Directional is no finite number ≥ 0",
+                f"weight {weight!r} of Directional is no finite number ≥ 0",
                 remedy="0 is the squared error; at 1 an error to the wrong side costs up to a quarter more.",
             )
         if penalty is not None:
             _refuse_flat(penalty)
-        self.weight = float(weight)
+        self.weight = size
         self.penalty = penalty
 
     def __call__(self, output: jax.Array, target: jax.Array) -> jax.Array:
@@ -105,6 +106,14 @@ def _refuse_flat(penalty: Callable[[jax.Array, jax.Array], jax.Array]) -> None:
             where=where,
             remedy="Write (forecast, outcome) -> cost in jax.numpy.",
         ) from None
+    except UserError:
+        raise
+    except Exception as error:  # whatever a function of the user's may raise
+        raise UserError(
+            f"it raises {type(error).__name__}: {error}"[:200],
+            where=where,
+            remedy="Write (forecast, outcome) -> cost in jax.numpy.",
+        ) from error
     costs, slopes = np.asarray(costs), np.asarray(slopes)
     bad = np.flatnonzero(~(np.isfinite(costs) & np.isfinite(slopes)))
     if len(bad):

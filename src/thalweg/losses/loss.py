@@ -1,7 +1,7 @@
 """What a loss is."""
 
 import abc
-import operator
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -85,22 +85,12 @@ def on_host(targets: Any) -> np.ndarray | None:
         ) from error
 
 
-def whole_number(value: Any, what: str, where: str) -> int:
-    """An argument that counts or numbers something, as a Python integer.
-
-    Args:
-        value: what was given; booleans are no numbers here.
-        what: its name, in words.
-        where: who asks for it.
-    Raises:
-        UserError: it is no whole number.
-    """
+def real_number(value: Any) -> float:
+    """An argument as a Python float; NaN if it is none, so that whoever asks whether it is finite refuses it."""
     try:
-        if not isinstance(value, bool | np.bool_):
-            return operator.index(value)
-    except TypeError:
-        pass
-    raise UserError(f"{what} {value!r} is no whole number"[:200], where=where) from None
+        return math.nan if isinstance(value, str | bytes) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
 
 
 def refuse_rows(

@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thalweg.errors import UserError
-from thalweg.losses.loss import AbstractLoss, check_shapes, on_host, refuse_rows, whole_number
+from thalweg.errors import UserError, whole_number
+from thalweg.losses.loss import AbstractLoss, check_shapes, on_host, real_number, refuse_rows
 
 
 class AbstractOverlap(AbstractLoss):
@@ -166,14 +166,15 @@ class Dice(AbstractOverlap):
 
 
 def _checked(empty: float, classes: int | None, name: str) -> tuple[float, int | None]:
-    if not isinstance(empty, int | float | np.number) or not (math.isfinite(empty) and empty > 0):
+    pixels = real_number(empty)
+    if not (math.isfinite(pixels) and pixels > 0):
         raise UserError(
             f"{empty!r} pixels for images without an object in {name}", remedy="Any number above 0; 1 is usual."
         )
     number = None if classes is None else whole_number(classes, "the number of classes", name)
     if number is not None and number < 2:
         raise UserError(f"{number} classes of {name}", remedy="At least 2; None for one mask of yes and no.")
-    return float(empty), number
+    return pixels, number
 
 
 soft_iou = SoftIoU()

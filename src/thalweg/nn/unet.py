@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from thalweg.errors import UserError
+from thalweg.errors import UserError, whole_number
 from thalweg.nn.activations import Activation
 from thalweg.nn.conv import Conv2d
 from thalweg.nn.initializers import for_activation, lecun_normal
@@ -79,7 +79,8 @@ class UNet(eqx.Module):
         activation: a function, or a module such as `LeakyReLU(0.2)`.
         dtype: of the parameters; inputs must have it too.
     Raises:
-        UserError: an argument out of range; at the call, an image that cannot be halved so often.
+        UserError: an argument out of range; at the call, an image of another dtype, or one that cannot be halved so
+            often.
 
     >>> model = UNet(1, None, widths=(4, 8, 16), key=jax.random.key(0))
     >>> model(jnp.ones((12, 8, 1))).shape
@@ -106,6 +107,9 @@ class UNet(eqx.Module):
         activation: Callable[..., jax.Array] = jax.nn.relu,
         dtype: DTypeLike = jnp.float32,
     ):
+        if not isinstance(widths, Sequence):
+            raise UserError(f"widths {widths!r} of a U-Net are no sequence", remedy="A width for each level: (16, 32).")
+        widths = [whole_number(width, "the width", "UNet") for width in widths]
         if not widths:
             raise UserError("a U-Net without levels", remedy="Give a width for each, such as (16, 32, 64).")
         down_key, up_key, joined_key, head_key = jax.random.split(key, 4)
@@ -132,6 +136,12 @@ class UNet(eqx.Module):
 
     def __call__(self, x: jax.Array, *, key: Key | None = None) -> jax.Array:
         """(height, width, in_channels) to (height, width, out_channels), or (height, width) if that is None."""
+        if x.dtype != self.head.weight.dtype:
+            raise UserError(
+                f"an image of dtype {x.dtype} for a network of {self.head.weight.dtype}",
+                where="UNet",
+                remedy="Convert it: image.astype(…); of bytes, divide by 255.",
+            )
         times = 2 ** len(self.up)
         if x.ndim == 3 and (x.shape[0] % times or x.shape[1] % times):
             raise UserError(

@@ -68,7 +68,7 @@ def as_number(cell: Any) -> float:
     """A cell of a table; NaN where it is none."""
     try:
         return float(cell)
-    except ValueError:
+    except (ValueError, TypeError):
         return np.nan
 
 
