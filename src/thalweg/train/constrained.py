@@ -34,7 +34,7 @@ def beneath(trace: Trace, found: Certificate) -> Trace:
 def has_diverged(trace: Trace, found: Certificate) -> bool:
     """Whether loss and objective have both grown, and no constraint was met better for it."""
     fell = any(seen and seen[-1] < (1 - SMALL_CHANGE) * seen[0] for seen in trace.violations.values())
-    grown = [has_grown(values, _last(values)) for values in (_array(trace.totals), beneath(trace, found).totals)]
+    grown = [has_grown(_array(one.totals), _last(one.totals)) for one in (trace, beneath(trace, found))]
     return all(grown) and not fell
 
 
@@ -78,7 +78,7 @@ def _held(trace: Trace, found: Certificate, told: str) -> tuple[Status, str, str
     moves = loss.parts and found.stationarity > EXACT and _moves(values[trace.begin :])
     if found.stationarity <= STATIONARY and found.slackness <= STATIONARY and not moves:
         return Status.CONVERGED, held, ""
-    status, evidence, remedy = movement(loss, float(values[0]), _last(values), held)
+    status, evidence, remedy = movement(loss, float(values[0]), _last(loss.totals), held)
     if status is Status.STILL_IMPROVING or (moves and status is Status.CONVERGED):
         remedy = remedy or "Train longer: resume with more steps."
         return Status.STILL_IMPROVING, f"{evidence}; the loss still moves", remedy
