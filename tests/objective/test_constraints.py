@@ -235,6 +235,12 @@ def test_everywhere_needs_examples_that_stay(source, why):
     ("options", "why"),
     [
         ({"bound": "much"}, "bound is a number or an array"),
+        ({"bound": jax.random.key(0)}, "bound is a number or an array"),
+        ({"bound": np.array(1j)}, "bound is a number or an array"),
+        ({"bound": np.zeros(0)}, r"bound has no number: its shape is \(0,\)"),
+        ({"everywhere": "no"}, "everywhere is True or False, not 'no'"),
+        ({"everywhere": True, "source": Rows(POINTS, weights=np.array([1.0, 0, 1, 1]))}, "rows of weight 0"),
+        ({"multiplier": True}, "first multiplier must be a finite number"),
         ({"scale": 0.0}, "scale must be finite and above 0"),
         ({"scale": np.nan}, "scale must be finite and above 0"),
         ({"scale": [1.0, 2.0, 3.0]}, r"scale of shape \(3,\) for a bound of shape \(\)"),
@@ -263,3 +269,36 @@ def test_refuses_what_cannot_work(kind):
     _, problem, params = bound_at(Objective(size=constrained(kind, bound=[1.0, 2.0])), [1.0, 2.0])
     with pytest.raises(UserError, match=r"quantity has shape \(\), its bound \(2,\) \(term 'size'\)"):
         problem.evaluate(params)
+
+
+def test_a_bound_of_integers_becomes_one_of_real_numbers():
+    term = Equal(lambda model, _: model.x, jnp.array([1, 5]), NoExamples())
+    _, problem, params = bound_at(Objective(size=term), [2.0, 5.0])
+    assert np.isclose(problem.evaluate(params)[0], 5 * 1.0, rtol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("quantity", "why"),
+    [
+        (lambda model, _: (model.x[0], model.x[1]), "not tuple"),
+        (lambda model, _: model.x[0] > 0, "real numbers that have a slope, not bool"),
+        (lambda model, _: True, "not bool"),
+    ],
+)
+def test_a_quantity_without_a_slope_is_refused_for_what_it_is(quantity, why):
+    _, problem, params = bound_at(Objective(size=AtMost(quantity, 0.5, NoExamples())), [2.0, 5.0])
+    with pytest.raises(UserError, match=f"{why}.*size"):
+        problem.evaluate(params)
+
+
+def test_a_penalty_beyond_the_precision_is_refused():
+    objective = Objective(size=constrained(AtMost, penalty=1e39)).astype(np.float32)
+    with pytest.raises(UserError, match=r"first penalty of 1e\+39 is too large for float32"):
+        objective.init(jax.random.key(0))
+
+
+def test_a_start_that_nearly_meets_a_bound_of_0_does_not_set_the_scale():
+    objective = Objective(size=Equal(lambda model, _: model.x[0] - 1, 0.0, NoExamples())).astype(np.float64)
+    scale = lambda x: float(objective.init(jax.random.key(0), Vector(jnp.array([x, 0.0]))).terms["size"].scale)
+    assert scale(1 + 1e-7) > 1e-2  # 1e-7 would stop every walk
+    assert scale(1.5) == pytest.approx(0.5)

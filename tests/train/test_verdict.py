@@ -45,17 +45,39 @@ def trace(totals: Any, **named: Any) -> Trace:
 
 
 def held(
-    broken: float = 0.0, *, slope: float = 1e-4, level: float | None = None, untouched: bool = False
+    broken: float = 0.0,
+    *,
+    slope: float = 1e-4,
+    level: float | None = None,
+    untouched: bool = False,
+    slack: float = 0.0,
+    nearby: float | None = 1.0,
+    **record: Any,
 ) -> Certificate:
     """Of one constraint that is broken by so much."""
-    record = ConstraintRecord(
-        "cap", "at most", False, 5, 1.0, 1.0 + broken, broken, broken, 0.5, 1.0, 0.0, 0.0, 1e3, untouched
+    found = ConstraintRecord(
+        "cap",
+        "at most",
+        False,
+        5,
+        1.0,
+        1.0 + broken,
+        broken,
+        broken,
+        0.5,
+        1.0,
+        0.0,
+        slack,
+        1e3,
+        untouched,
+        **{"reached": True, "pressed": True} | record,
     )
-    return Certificate(slope, broken, 0.0, 0.0, 1.0, {"data": 1.0, "cap": 1.0}, level, "all examples", (record,))
+    norms = {"data": 1.0, "cap": 1.0}
+    return Certificate(slope, broken, 0.0, slack, 1.0, norms, level, "all examples", (found,), nearby)
 
 
-def constrained(totals: Any, violations: Any, certificate: Certificate) -> Trace:
-    return trace(totals, violations={"cap": list(violations)}, certificate=certificate)
+def constrained(totals: Any, violations: Any, certificate: Certificate, **named: Any) -> Trace:
+    return trace(totals, violations={"cap": list(violations)}, certificate=certificate, **named)
 
 
 T = np.linspace(0, 1, N)
@@ -67,10 +89,47 @@ CASES: dict[str, tuple[Trace, Status]] = {
         constrained(np.exp(-3 * T), FALLING, held(slope=0.5)),
         Status.STILL_IMPROVING,
     ),
-    "one that holds where the loss has arrived": (
+    # stricter than it was: what rests where forces do not balance has found no constrained optimum
+    "one that holds where the loss rests, at no optimum": (
         constrained(1 + np.exp(-40 * T), FALLING, held(slope=0.5)),
+        Status.STALLED,
+    ),
+    "one that holds where the loss has arrived": (
+        constrained(1 + np.exp(-40 * T), FALLING, held(slope=5e-3)),
         Status.CONVERGED,
     ),
+    # a slack constraint proves nothing: the walk is judged as it would be without
+    "one that is slack where the loss has grown": (
+        constrained(np.exp(5 * T), [0.0] * 4, held(slope=0.5)),
+        Status.DIVERGED,
+    ),
+    "one that is slack and one output for all": (
+        constrained(np.exp(-3 * T), [0.0] * 4, held(), spread={"data": 1e-9}),
+        Status.TRIVIAL_SOLUTION,
+    ),
+    "one that is slack after a failed search": (
+        constrained(np.exp(-3 * T), [0.0] * 4, held(), ended=int(Ended.FAILED)),
+        Status.LINE_SEARCH_FAILED,
+    ),
+    "one that holds while an optimizer has not done its work": (
+        constrained(np.exp(-40 * T), FALLING, held(), unfinished=Finding("path", "half way", "walk on")),
+        Status.STILL_IMPROVING,
+    ),
+    "one whose multiplier pushes from within": (
+        constrained(1 + np.exp(-40 * T), FALLING, held(slack=0.3, untouched=True)),
+        Status.STALLED,
+    ),
+    # a large balanced pair of forces makes the residual small, and hides that the rest still moves
+    "one where a balanced pair hides the rest": (
+        constrained(np.exp(-3 * T), FALLING, held(slope=5e-3)),
+        Status.STILL_IMPROVING,
+    ),
+    "one that the last phase cannot change": (
+        constrained(1 + T, STUCK, held(0.4, level=0.0, reached=False)),
+        Status.STALLED,
+    ),
+    "one at a saddle": (constrained(1 + T, STUCK, held(0.4, level=1e-9, nearby=0.5)), Status.STALLED),
+    "one whose penalty never grew": (constrained(1 + T, STUCK, held(0.4, level=1e-9, pressed=False)), Status.STALLED),
     "one that is not met yet": (constrained(1 + T, FALLING, held(0.1, level=9.0)), Status.STILL_IMPROVING),
     "one that is level but falls": (constrained(1 + T, FALLING, held(0.1, level=1e-9)), Status.STILL_IMPROVING),
     "one that stays where it is": (constrained(1 + T, STUCK, held(0.4, level=9.0)), Status.STALLED),
@@ -184,6 +243,26 @@ def test_a_constraint_that_is_not_met_is_a_finding(violations: Any, untouched: b
     assert found.remedy.startswith(remedy)
     assert not judge(constrained(1 + T, FALLING, held(1e-4))).findings
     assert not judge(constrained(1 + T, STUCK, held(0.4, level=1e-9))).findings  # the status has said it
+
+
+def test_what_a_constrained_walk_lacks_is_named() -> None:
+    slack = judge(constrained(1 + np.exp(-40 * T), FALLING, held(slack=0.3, untouched=True)))
+    assert "'cap' pushes although" in slack.evidence
+    assert slack.remedy.startswith("No multiplier has moved")
+    fixed = judge(constrained(1 + T, STUCK, held(0.4, level=0.0, reached=False)))
+    assert "does not train what 'cap' depends on" in fixed.evidence
+
+
+def test_a_best_model_by_validation_that_breaks_a_constraint_is_a_finding() -> None:
+    seen = {"validation": 1 + (T - 0.3) ** 2, "validated": True}
+    given = constrained(1 + T, [0.4, 0.1, 1e-5], held(0.2, level=1e-9), **seen)
+    verdict = judge(given)
+    assert verdict.status is Status.STALLED
+    found = next(one for one in verdict.findings if one.name == "validation-breaks-constraint")
+    assert "breaks 'cap' by 0.2" in found.evidence
+    assert "held to 1.0e-05" in found.evidence
+    met = judge(constrained(1 + T, [0.4, 0.1, 1e-5], held(), **seen))
+    assert "validation-breaks-constraint" not in [one.name for one in met.findings]
 
 
 def test_exit_statuses() -> None:

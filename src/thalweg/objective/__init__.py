@@ -11,7 +11,6 @@ from thalweg.objective.certificate import HELD as HELD
 from thalweg.objective.certificate import Certificate as Certificate
 from thalweg.objective.certificate import ConstraintRecord as ConstraintRecord
 from thalweg.objective.certificate import certify as certify
-from thalweg.objective.certificate import refuse_level as refuse_level
 from thalweg.objective.constraints import AtLeast as AtLeast
 from thalweg.objective.constraints import AtMost as AtMost
 from thalweg.objective.constraints import Equal as Equal
@@ -38,6 +37,7 @@ from thalweg.objective.precision import cast as cast
 from thalweg.objective.problem import Batch as Batch
 from thalweg.objective.problem import Evaluation as Evaluation
 from thalweg.objective.problem import Problem as Problem
+from thalweg.objective.reach import refuse_level as refuse_level
 from thalweg.objective.regularizers import L1 as L1
 from thalweg.objective.regularizers import L2 as L2
 from thalweg.objective.regularizers import kernels as kernels

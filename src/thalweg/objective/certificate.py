@@ -1,7 +1,7 @@
 """The certificate of a constrained optimum: the conditions of Karush (1939), Kuhn and Tucker (1951), measured."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import equinox as eqx
@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from thalweg.errors import UserError
 from thalweg.objective.constraints import AbstractConstraint, Kind
 from thalweg.objective.objective import Objective
 from thalweg.objective.partition import split
 from thalweg.objective.precision import cast
 from thalweg.objective.problem import Batch, ObjectiveState, Problem
+from thalweg.objective.reach import constraint_names, least_nearby, reachable, squared_violations
 from thalweg.objective.sources import Examples
 from thalweg.types import Params, PyTree, Where
 
@@ -41,10 +41,13 @@ class ConstraintRecord:
         relative: the same, relative to |bound|, or to the quantity's own size where that is 0.
         multiplier: λ of loss + λ·(what breaks the bound); everywhere: the mean over the examples.
         pressing: share of examples (or of numbers of the bound) whose multiplier is not 0.
-        dual: by how much a multiplier has the wrong sign, relative to the largest.
+        dual: by how much a multiplier has the wrong sign, relative to the largest; 0 by construction, for the first-
+            order multiplier of an inequality is max(0, …) and that of an equality has no wrong sign.
         slackness: the largest |λ·(value − bound)|, relative to the rest of the objective at the start.
         penalty: ρ at the end.
         untouched: neither multiplier nor penalty has ever moved.
+        reached: what was trained last can change it; told only where it is broken.
+        pressed: the penalty has grown at least a hundredfold, or to its end.
     """
 
     name: str
@@ -61,6 +64,8 @@ class ConstraintRecord:
     slackness: float
     penalty: float
     untouched: bool
+    reached: bool = True
+    pressed: bool = False
 
     @property
     def sensitivity(self) -> str:
@@ -83,16 +88,19 @@ class Certificate:
     """How nearly a model meets the conditions of a constrained optimum. All four residuals are without dimension.
 
     Attributes:
-        stationarity: ‖∇ loss + Σ λ ∇c‖, relative to the sum of the norms of the terms' gradients that it is made of;
-            where no constraint presses, to the objective's size at the start over the length of the params plus one.
+        stationarity: ‖∇ loss + Σ λ ∇c‖, relative to the sum of the norms of the terms' gradients that it is made of,
+            and √ε times the objective's size at the start over the length of the params plus one, below which all of
+            them are rounding; where no constraint presses, to that size over that length.
         feasibility: the largest `relative` of the constraints.
         dual, slackness: the largest of theirs.
         loss: the rest of the objective.
         gradients: by term, ‖weight · gradient‖, of a constraint with its multiplier.
         level: slope of the penalized squared violations, times the length of the params plus one, relative to them.
-            Near 0 where nothing nearby would break the constraints less; None where they hold.
+            Near 0 where nothing nearby would break the constraints less; None where they hold. With the present
+            penalties or with those that the walk has balanced: the smaller.
         on: what was looked at.
         constraints: one by one.
+        nearby: the least squared violations at places near by, relative to those here; None where all hold.
     """
 
     stationarity: float
@@ -104,6 +112,7 @@ class Certificate:
     level: float | None
     on: str
     constraints: tuple[ConstraintRecord, ...]
+    nearby: float | None = None
 
     @property
     def largest(self) -> float:
@@ -144,7 +153,7 @@ def certify(model: PyTree, objective: Objective, state: ObjectiveState, index: i
         objective, state, index: what was walked on, where it ended, and the number of the last batch.
         where: what was trained.
     """
-    names = _constraints(objective)
+    names = constraint_names(objective)
     if not names:
         return None
     parts = split(model, where)
@@ -154,12 +163,13 @@ def certify(model: PyTree, objective: Objective, state: ObjectiveState, index: i
     static = eqx.combine(parts.model_state, parts.frozen, parts.static)
     problem = objective.bind(static, batch, cast(state, dtype), None)
     found = _examined(problem, parts.params)
-    slopes, told, levels = jax.tree.map(lambda leaf: np.asarray(leaf, float), found)
-    return _written(problem, names, on, slopes, told, levels)
-
-
-def _constraints(objective: Objective) -> list[str]:
-    return [name for name, term in objective.terms.items() if isinstance(term, AbstractConstraint)]
+    slopes, told, whole, levels = jax.tree.map(lambda leaf: np.asarray(leaf, float), found)
+    found = _written(problem, names, on, slopes, told, whole, levels)
+    if not found.feasibility > HELD:
+        return found
+    reached = reachable(problem, parts.params)
+    records = tuple(replace(one, reached=bool(reached[one.name])) for one in found.constraints)
+    return replace(found, constraints=records, nearby=float(least_nearby(problem, parts.params)))
 
 
 def _looked_at(objective: Objective, state: ObjectiveState, index: int) -> tuple[Batch, str]:
@@ -174,12 +184,12 @@ def _looked_at(objective: Objective, state: ObjectiveState, index: int) -> tuple
 
 
 @eqx.filter_jit
-def _examined(problem: Problem, params: Params) -> tuple[Any, Any, Any]:
+def _examined(problem: Problem, params: Params) -> tuple[Any, Any, Any, Any]:
     """Gradients, multipliers and values, twice: with the present multipliers, and with those before the last refresh.
 
     Returns:
         by term its gradient, (n,), for constraints of λ·c with both multipliers, (2, n); by constraint what is told of
-        it; and (penalized squared violations, their gradient (n,)).
+        it; loss, size and length; and (penalized squared violations, their gradient (n,)) with both penalties.
     """
     flat, unravel = ravel_pytree(params)
     bound = {name: term for name, term in problem.bound().items() if isinstance(term, AbstractConstraint)}
@@ -222,41 +232,35 @@ def _examined(problem: Problem, params: Params) -> tuple[Any, Any, Any]:
             "value": values if term.everywhere else term.average(values, examples),
             "scale": state.scale,
             "penalty": state.penalty,
+            "end": 0.99 / jnp.finfo(state.penalty.dtype).eps,  # where `refresh` stops
             "untouched": (state.penalty == term.first_penalty)
             & (term.first_multiplier == 0)
             & jnp.all(state.multiplier == 0),
         }
 
-    def broken(p: jax.Array) -> jax.Array:
-        found = jnp.zeros((), p.dtype)
-        for name, term in bound.items():
-            examples = problem.batch[name]
-            excess = term.excess(term.violation(problem.model(unravel(p)), examples) / term.present().scale)
-            squares = term.present().penalty / largest * jnp.square(excess)
-            found = found + jnp.sum(term.average(squares, examples) if term.everywhere else squares)
-        return found
-
-    largest = jnp.max(jnp.stack([term.present().penalty for term in bound.values()]))
     size = jnp.max(jnp.stack([term.present().size for term in bound.values()]))
-    told["rest"] = {"loss": loss, "size": size, "length": 1 + jnp.linalg.norm(flat)}
-    return slopes, told, jax.value_and_grad(broken)(flat)
+    whole = {"loss": loss, "size": size, "length": 1 + jnp.linalg.norm(flat), "eps": jnp.finfo(flat.dtype).eps}
+    levels = [jax.value_and_grad(squared_violations(problem, unravel, former))(flat) for former in (False, True)]
+    return slopes, told, whole, levels
 
 
-def _written(problem: Problem, names: Sequence[str], on: str, slopes: Any, told: Any, levels: Any) -> Certificate:
-    rest = told["rest"]
+def _written(
+    problem: Problem, names: Sequence[str], on: str, slopes: Any, told: Any, rest: Any, levels: Any
+) -> Certificate:
     size, length = float(rest["size"]), float(rest["length"])
-    pushed = sum((slope for name, slope in slopes.items() if name not in names), np.zeros(levels[1].shape))
+    rounding = np.sqrt(rest["eps"]) * size / length
+    pushed = sum((slope for name, slope in slopes.items() if name not in names), np.zeros(levels[0][1].shape))
     tries = []
     for i in range(2):
         whole = np.linalg.norm(pushed + sum(slopes[name][i] for name in names))
         norms = {name: float(np.linalg.norm(one[i] if name in names else one)) for name, one in slopes.items()}
         presses = any(norms[name] > 0 for name in names)
-        against = sum(norms.values()) if presses else size / length
+        against = sum(norms.values()) + rounding if presses else size / length
         tries.append((float(whole / against), norms))
     best = 0 if not tries[1][0] < tries[0][0] else 1
     stationarity, norms = tries[best]
     records = tuple(_record(name, problem, told[name], best, size) for name in names)
-    broken, slope = float(levels[0]), float(np.linalg.norm(levels[1]))
+    level = [float(np.linalg.norm(slope)) * length / float(broken) for broken, slope in levels if broken > 0]
     return Certificate(
         stationarity,
         max(one.relative for one in records),
@@ -264,7 +268,7 @@ def _written(problem: Problem, names: Sequence[str], on: str, slopes: Any, told:
         max(one.slackness for one in records),
         float(rest["loss"]),
         norms,
-        slope * length / broken if broken > 0 else None,
+        min(level, default=None),
         on,
         records,
     )
@@ -297,60 +301,5 @@ def _record(name: str, problem: Problem, told: Mapping[str, Any], best: int, siz
         float(np.max(np.abs(multiplier * told["violation"])) / size) if inequality else 0.0,
         float(told["penalty"]),
         bool(told["untouched"]),
+        pressed=bool(told["penalty"] >= min(100 * term.first_penalty, told["end"])),
     )
-
-
-def refuse_level(model: PyTree, objective: Objective, wheres: Sequence[Where], dtype: Any) -> None:
-    """Refuse a constraint that no small change of what is trained can change.
-
-    Its quantity is looked at where the walk begins and at two places beside it: where its slope in every trained
-    number is exactly 0 at all three, it does not depend on them, or only in jumps, as a count of zeros does.
-
-    Args:
-        model: as it begins.
-        objective: with or without constraints.
-        wheres: of the phases.
-        dtype: of the first phase.
-    Raises:
-        UserError: such a constraint, by name.
-    """
-    names = _constraints(objective)
-    if not names:
-        return
-    terms: dict[str, Any] = {name: objective.terms[name] for name in names}
-    alone = Objective(refresh_every=1, **terms).astype(dtype)
-    model = cast(model, dtype)
-    state = alone.init(jax.random.key(0))
-    batch = alone.draw(state, jnp.int32(0), alone.stream(state, 0))
-    moves = dict.fromkeys(names, False)
-    for where in dict.fromkeys(wheres):
-        parts = split(model, where)
-        problem = alone.bind(eqx.combine(parts.model_state, parts.frozen, parts.static), batch, state, None)
-        for name, found in _slopes(problem, parts.params).items():
-            moves[name] = moves[name] or bool(found)
-    for name, is_moved in moves.items():
-        if not is_moved:
-            raise UserError(
-                "the constraint's quantity has no slope in any trained number: it depends on none, or only in jumps",
-                where=f"term '{name}'",
-                remedy="Let it call the model, and bound something smooth: mean |h| instead of a count of zeros.",
-            )
-
-
-@eqx.filter_jit
-def _slopes(problem: Problem, params: Params) -> dict[str, jax.Array]:
-    """By constraint, whether its quantity has a slope that is not 0 (or not finite) at one of three places."""
-    flat, unravel = ravel_pytree(params)
-    noise = jax.random.normal(jax.random.key(0), (2, flat.size), flat.dtype)
-    places = jnp.concatenate([flat[None], flat + (0.1 + 0.1 * jnp.abs(flat)) * noise])
-    found = {}
-    for name, term in problem.terms.items():
-        examples = problem.batch[name]
-
-        def whole(p: jax.Array, term: Any = term, examples: Examples = examples) -> jax.Array:
-            values = term.values(problem.model(unravel(p)), examples)
-            signs = jnp.cos(jnp.arange(values.size, dtype=values.dtype)).reshape(values.shape)
-            return jnp.sum(signs * values)  # differences between examples count as well
-
-        found[name] = jnp.any(jax.vmap(jax.grad(whole))(places) != 0)
-    return found

@@ -4,8 +4,9 @@ Moving multipliers on a fixed cadence leaves the constraint violated by 1e-2 (me
 17.4 of Nocedal and Wright, Numerical Optimization (2006): multipliers move when the inner problem has converged and
 feasibility is good enough for the present penalty; if it is not, the penalty grows instead.
 
-All of it is without dimension: a violation counts by the quantity's own size, a penalty and a slope by the size that
-the rest of the objective has at the start. So pascals and metres, large losses and small ones converge alike.
+A violation counts by the quantity's own size, a penalty and a slope by the size that the rest of the objective has at
+the start. So pascals and metres, large losses and small ones converge alike. Only the params keep their unit: the slope
+is that of one unit of them, as weights of a network have, so params of another size want another `tolerance`.
 """
 
 import enum
@@ -16,8 +17,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 
 from thalweg.errors import UserError
+from thalweg.objective.partition import trainable
 from thalweg.objective.sources import AbstractSource, Examples
 from thalweg.objective.term import AbstractTerm, Slope, map_examples
 from thalweg.types import Key, PyTree, Scalar
@@ -95,6 +98,8 @@ class AbstractConstraint(AbstractTerm):
             what = f"a constraint needs a source of examples, not {type(source).__name__}"
             raise UserError(what, remedy="Rows(x), or NoExamples() for a quantity of the model alone.")
         self.bound = _numbers(bound, "bound")
+        if self.bound.size == 0:
+            raise UserError(f"a constraint's bound has no number: its shape is {self.bound.shape}")
         if not bool(np.isfinite(self.bound).all()):
             raise UserError("a constraint's bound must be finite")
         self.scale = None if scale is None else _numbers(scale, "scale")
@@ -105,13 +110,15 @@ class AbstractConstraint(AbstractTerm):
                 raise UserError(f"a scale of shape {self.scale.shape} for a bound of shape {self.bound.shape}")
         if isinstance(penalty, bool) or not isinstance(penalty, int | float) or not 1 < penalty < np.inf:
             raise UserError(f"a constraint's first penalty must be above 1 and finite, not {penalty!r}")
-        if not isinstance(multiplier, int | float) or not np.isfinite(multiplier):
+        if isinstance(multiplier, bool) or not isinstance(multiplier, int | float) or not np.isfinite(multiplier):
             raise UserError(f"a constraint's first multiplier must be a finite number, not {multiplier!r}")
         if multiplier < 0 and self.kind is not Kind.EQUAL:
             raise UserError(f"the multiplier of a bound is not below 0, as {multiplier} is")
         if not isinstance(tolerance, int | float) or not 0 <= tolerance < 1:
             raise UserError(f"a constraint's tolerance must lie in [0, 1), not {tolerance!r}")
-        self.everywhere, self.first_penalty = bool(everywhere), float(penalty)
+        if not isinstance(everywhere, bool):
+            raise UserError(f"everywhere is True or False, not {everywhere!r}")
+        self.everywhere, self.first_penalty = everywhere, float(penalty)
         self.first_multiplier, self.tolerance = float(multiplier), float(tolerance)
         self._check_source()
 
@@ -126,6 +133,12 @@ class AbstractConstraint(AbstractTerm):
             return
         if self.source.population == 0:
             raise UserError("everywhere=True needs examples to hold at, and there are none", remedy="Rows(points).")
+        weights = getattr(self.source, "weights", None)
+        if weights is not None and not np.asarray(weights).all():
+            raise UserError(
+                "a constraint everywhere holds at rows of weight 0 too, and no force would move the model there",
+                remedy="Leave those rows out, or give them a weight above 0.",
+            )
         if self.source.varies or self.source.on_host or moves:
             what = "draws minibatches" if getattr(self.source, "batch_size", None) else "draws its points anew"
             raise UserError(
@@ -137,6 +150,11 @@ class AbstractConstraint(AbstractTerm):
     def init(self, key: Key) -> MultiplierState:
         bound = jnp.asarray(self.bound)
         shape = (self.source.population, *bound.shape) if self.everywhere else bound.shape
+        if self.first_penalty > (end := 1 / float(jnp.finfo(bound.dtype).eps)):
+            raise UserError(
+                f"a first penalty of {self.first_penalty:g} is too large for {bound.dtype}, which ends at {end:.1g}",
+                remedy="Penalties are in units of the rest of the objective: leave it at 10, or use float64.",
+            )
         penalty = jnp.asarray(self.first_penalty, bound.dtype)
         scale = jnp.where(bound == 0, 1, jnp.abs(bound)) if self.scale is None else jnp.asarray(self.scale)
         multiplier = jnp.broadcast_to(self.first_multiplier * scale, shape).astype(bound.dtype)
@@ -153,10 +171,14 @@ class AbstractConstraint(AbstractTerm):
     def sized(self, state: MultiplierState, model: PyTree, examples: Examples, rest: Scalar) -> MultiplierState:
         scale = state.scale
         if self.scale is None:
-            seen = jnp.sqrt(jnp.mean(jnp.square(self.values(model, examples)), axis=0)).astype(scale.dtype)
-            scale = jnp.where(
-                jnp.isfinite(seen) & (seen > 0), jnp.maximum(seen, jnp.abs(jnp.asarray(self.bound, seen.dtype))), scale
+            seen, beside = (
+                jnp.sqrt(jnp.mean(jnp.square(self.values(at, examples)), axis=0)).astype(scale.dtype)
+                for at in (model, _beside(model))
             )
+            seen = jnp.maximum(seen, jnp.abs(jnp.asarray(self.bound, seen.dtype)))
+            # a start that happens to meet a bound of 0 does not say how large the quantity is
+            seen = jnp.where(jnp.isfinite(beside) & (seen < ACCIDENT * beside), beside, seen)
+            scale = jnp.where(jnp.isfinite(seen) & (seen > 0), seen, scale)
         rest = rest.astype(state.size.dtype)
         size = jnp.where(rest > 0, rest, 1)
         multiplier = jnp.broadcast_to(self.first_multiplier * scale / size, state.multiplier.shape)
@@ -171,12 +193,22 @@ class AbstractConstraint(AbstractTerm):
     def values(self, model: PyTree, examples: Examples) -> jax.Array:
         """The quantity at each example, shape (n, *bound.shape)."""
         if examples.size == 0:
-            values = jnp.asarray(self.quantity(model, None))[None]
+            values = self._value(model, None)[None]
         else:
-            values = map_examples(lambda example, _: self.quantity(model, example), examples, None)
+            values = map_examples(lambda example, _: self._value(model, example), examples, None)
         if values.shape[1:] != self.bound.shape:
             raise UserError(f"the quantity has shape {values.shape[1:]}, its bound {self.bound.shape}")
         return values
+
+    def _value(self, model: PyTree, example: PyTree) -> jax.Array:
+        value = self.quantity(model, example)
+        if isinstance(value, bool | np.bool_ | int) or not eqx.is_array_like(value):
+            raise UserError(f"a constraint's quantity returns one array of real numbers, not {type(value).__name__}")
+        value = jnp.asarray(value)
+        if not jnp.issubdtype(value.dtype, jnp.floating):
+            what = f"a constraint's quantity returns real numbers that have a slope, not {value.dtype}"
+            raise UserError(what, remedy="Bound something smooth: a mean of probabilities instead of a count.")
+        return value
 
     def violation(self, model: PyTree, examples: Examples) -> jax.Array:
         """What is to be 0 or below 0, in the constraint's units: of the average, shape of the bound, or (n, *that)."""
@@ -275,8 +307,8 @@ class Equal(AbstractConstraint):
             start.
         penalty: first ρ, above 1, in units of the rest of the objective at the start.
         multiplier: first λ, in units of the objective over the constraint's: 0, or what an earlier fit has found.
-        tolerance: to which the inner problem has to converge at most (its slope and violation are without dimension):
-            what lies below moves multipliers further at each refresh. 0: to rounding.
+        tolerance: to which the inner problem has to converge at most (its violation is without dimension, its slope
+            by unit of the params): what lies below moves multipliers further at each refresh. 0: to rounding.
     """
 
     kind = Kind.EQUAL
@@ -342,10 +374,24 @@ class AtLeast(AtMost):
     __init__ = AbstractConstraint.__init__  # for type checkers, which would make one of the fields
 
 
+ACCIDENT = 1e-3
+"""A quantity so much smaller at the start than beside it is small by accident."""
+
+
+def _beside(model: PyTree) -> PyTree:
+    """The model with all that can be trained a tenth off."""
+    moved, kept = eqx.partition(model, trainable(model))
+    flat, unravel = ravel_pytree(moved)
+    noise = jax.random.normal(jax.random.key(0), flat.shape, flat.dtype)
+    return eqx.combine(unravel(flat + (1 + jnp.abs(flat)) / 10 * noise), kept)
+
+
 def _numbers(value: Any, what: str) -> Any:
-    if isinstance(value, jax.Array):
+    if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jnp.floating):
         return value
     try:
+        if jnp.issubdtype(getattr(value, "dtype", float), jnp.complexfloating):
+            raise TypeError
         return np.asarray(value, np.float64)
     except (TypeError, ValueError) as error:
         raise UserError(f"a constraint's {what} is a number or an array of them, not {value!r:.60}") from error
