@@ -139,13 +139,13 @@ def networks(asked: list[Posed], settings: Settings, run: tw.Run) -> np.ndarray:
     """R² of a network for each: all of them are fitted at once, on equally many rows."""
     rng = np.random.default_rng([run.seed, 20])
     train, held = (min(len(getattr(one.split, part)) for one in asked) for part in ("train", "validation"))
-    models, scales = [], []
-    for number, one in enumerate(asked):
+    models, scales, seeds = [], [], run.seeds(len(asked))
+    for seed, one in zip(seeds, asked, strict=True):
         rows = np.concatenate([rng.permutation(one.split.train)[:train], rng.permutation(one.split.validation)[:held]])
         fitted = one.x[rows[:train]]
         scales.append((fitted.mean(axis=0), np.maximum(fitted.std(axis=0), 1e-9), one.y[rows[:train]]))
         middle, spread, y = scales[-1]
-        net = tw.nn.MLP(one.x.shape[1], 1, width=settings.width, depth=2, key=jax.random.key(number))
+        net = tw.nn.MLP(one.x.shape[1], 1, width=settings.width, depth=2, key=jax.random.key(seed))
         x32 = ((one.x[rows] - middle) / spread).astype(np.float32)
         y32 = ((one.y[rows] - y.mean()) / y.std()).astype(np.float32)
         models.append(Network(net, jnp.asarray(x32), jnp.asarray(y32)))
@@ -158,7 +158,7 @@ def networks(asked: list[Posed], settings: Settings, run: tw.Run) -> np.ndarray:
             settings.steps,
             where=tw.frozen(lambda model: (model.x, model.y)),
         ),
-        seeds=list(range(len(models))),
+        seeds=seeds,
         validation=tw.Objective(rows=tw.Residual(Network.error, tw.Rows(np.arange(train, train + held)))),
         run=run,
         callbacks=run.callbacks,

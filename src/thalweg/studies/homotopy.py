@@ -282,8 +282,8 @@ def landscapes(
     for title, search in SEARCHES.items():
         tries = zip(grounds, budgets, seeds, strict=True)
         reached[title] = np.array([searched(search, ground, int(budget), seed) for ground, budget, seed in tries])
+    goals = np.min([goals, *reached.values()], axis=0)  # where a walk has come lower than the descents from hollows
     found = {title: values <= goals + NEAR for title, values in reached.items()}
-    assert all((values >= goals - NEAR).all() for values in reached.values()), "lower than the lowest place"
 
     draw_rates(run, name, found, budgets)
     draw_path(run, name, tw.followed_path(followed.rows, 0), "height,\nsmoothed", "distance\nfrom 0")
