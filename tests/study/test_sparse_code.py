@@ -61,7 +61,7 @@ def test_an_error_between_two_prices():
 def test_the_study_at_tiny_settings(tmp_path: Path) -> None:
     settings = {"seeds": 2, "images": 40, "units": 6, "steps": 60, "refresh": 20}
     done = run_study("sparse-code", settings, out=tmp_path / "run")
-    assert len(done.claims) == 8
+    assert len(done.claims) == 9
     # two seeds have no interval at 95 %
     assert {claim.verdict.value for claim in done.claims} <= {"undecided", "not supported"}
     assert set(json.loads((tmp_path / "run/certificate.json").read_text())["fits"]) == {"bounded", "beside"}
@@ -73,3 +73,16 @@ def test_the_study_at_tiny_settings(tmp_path: Path) -> None:
 def test_settings_out_of_range_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="images"):
         run_study("sparse-code", {"images": 1}, out=tmp_path / "run")
+
+
+def test_the_classical_codes_pay_their_price() -> None:
+    images = load_digits().data[:60] / 16
+    found = study.dictionaries(images, images.mean(axis=0), 8, seed=0)
+    activity, error = np.array([(one.activity, one.error) for one in found]).T
+    assert (np.diff(activity) < 0).all()  # a higher price, less activity, a larger error
+    assert (np.diff(error) > 0).all()
+    # between two optima of error + price · activity either is no better at the other's price (up to the tolerance 1e-6
+    # of a descent that may end in another minimum: 5 %)
+    for i, price in enumerate(study.PRICES[1:]):
+        costs = error + price * activity
+        assert costs[i] <= 1.05 * costs.min()

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from sklearn.datasets import load_digits
+from sklearn.decomposition import DictionaryLearning
 
 import thalweg as tw
 
@@ -101,6 +102,20 @@ def cut(model: Code, images: np.ndarray, bound: float) -> Found:
     return measured(model, images, threshold=float(values[first - 1]) if first else 0.0)
 
 
+def dictionaries(images: np.ndarray, centre: np.ndarray, units: int, seed: int) -> list[Found]:
+    """The classical way (Mairal et al., 2009) at each price: no encoder, but the best code of each image."""
+    found = []
+    for price in PRICES[1:]:  # scikit-learn halves the squares, and so the price
+        learned = DictionaryLearning(
+            units, alpha=price / 2, positive_code=True, fit_algorithm="cd", transform_algorithm="lasso_cd",
+            max_iter=200, tol=1e-6, random_state=seed,
+        )  # fmt: skip
+        codes = learned.fit_transform(images - centre)
+        error = np.sum((codes @ learned.components_ - (images - centre)) ** 2, axis=1)
+        found.append(Found(float(error.mean()), float(codes.sum(axis=1).mean()), 100 * float(np.mean(codes == 0))))
+    return found
+
+
 def at_activity(curve: Sequence[Found] | np.ndarray, activity: float) -> float:
     """The error where a curve of penalties has this activity, linear between logarithms; NaN beyond its ends."""
     alive = [one for one in curve if one.activity > 0]  # a price too high silences a code altogether
@@ -168,12 +183,13 @@ def sparse_code(settings: Settings, run: tw.Run) -> list[tw.Claim]:
     others = np.array([measured(model, train) for model in paid.models], object).reshape(*shape)
     cuts = np.array([[cut(paid.models[i], train, bound) for bound in BOUNDS]
                      for i in range(0, len(paid.models), len(PRICES))], object)  # fmt: skip
+    classical = dictionaries(train, centre, settings.units, run.seed)
     get = lambda found, name: np.array([[getattr(one, name) for one in row] for row in found])
     errors, tuned = get(codes, "error"), np.array([[at_activity(row, bound) for bound in BOUNDS] for row in others])
     missed = np.abs(get(others, "activity")[:, :, None] / np.array(BOUNDS) - 1).min(axis=1)  # by the nearest price
     fresh = [measured(model, unseen).activity for model in held.models[at :: len(BOUNDS)]]
     residual = np.array([[one.largest for one in row] for row in certificates])
-    draw(run, codes, others, cuts, price, slope, held.models[: len(BOUNDS)])
+    draw(run, codes, others, cuts, classical, price, slope, held.models[: len(BOUNDS)])
 
     more = lambda mine, other: 100 * (mine / other - 1)
     gaps = more(errors[:, at], tuned[:, at])
@@ -191,6 +207,8 @@ def sparse_code(settings: Settings, run: tw.Run) -> list[tw.Claim]:
                                 100 * missed[:, at], 5.0, unit="%"),
         tw.Claim.median_at_most(f"The error is at most half that of a code cut off to activity {MIDDLE:g}",
                                 100 * errors[:, at] / get(cuts, "error")[:, at], 50.0, unit="%"),
+        tw.Claim.median_at_most("It is at most 2 % above dictionary learning's, where each image has its best code",
+                                more(errors[:, at], at_activity(classical, MIDDLE)), 2.0, unit="%"),
         tw.Claim.median_at_most(f"At most a fifth of a code is not exactly 0, at {BOUNDS[0]:g}",
                                 100 - zeros[:, 0], 20.0, unit="%"),
         tw.Claim.median_at_most(f"On digits not trained on the activity is within 5 % of {MIDDLE:g}",
@@ -204,7 +222,7 @@ def moved(model: Code, own: float) -> Code:
         return eqx.tree_at(lambda one: one.own, model, jnp.full_like(model.own, own))
 
 
-def draw(run: tw.Run, codes, others, cuts, price, slope, models: list[Code]) -> None:
+def draw(run: tw.Run, codes, others, cuts, classical, price, slope, models: list[Code]) -> None:
     """The curve of error against activity, the multipliers against its slope, and the atoms of one seed."""
     get = lambda found, name: np.array([[getattr(one, name) for one in row] for row in found])
     at = BOUNDS.index(MIDDLE)
@@ -213,6 +231,7 @@ def draw(run: tw.Run, codes, others, cuts, price, slope, models: list[Code]) -> 
         ax.plot(get(cuts, "activity").mean(axis=0), get(cuts, "error").mean(axis=0), "s--", label="cut off afterwards")
         priced = [get(others, name).mean(axis=0) for name in ("activity", "error")]
         ax.plot(*priced, "o-", fillstyle="none", label="at a fixed price")
+        ax.plot(*get([classical], "activity"), *get([classical], "error"), "^:", label="dictionary learning")
         error = get(codes, "error")
         ax.plot(BOUNDS, error.mean(axis=0), "k.-", label="bounded")
         near = MIDDLE * np.linspace(0.6, 1.5, 30)
