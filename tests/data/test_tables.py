@@ -190,7 +190,7 @@ def refused(path: Path, *words: str, source: bool = True) -> None:
         (b"PAR1....", ["Parquet"]),
         (b"\x89HDF\r\n\x1a\n", ["HDF5"]),
         (b"PK\x03\x04..", ["Excel"]),
-        (gzip.compress(b"a,b\n1,2\n"), ["Add .gz"]),
+        (gzip.compress(b"a,b\n1,2\n", mtime=0), ["Add .gz"]),
         ("a b c\n1 2 3\n4 5 6\n", ["single column", "spaces", "3 columns"]),
         ("a:b\n1:2\n", ["single column", "colons", "2 columns"]),
         ("a,b,c\n1;2;3\n4;5;6\n", ["3 columns separated by commas", "3 columns separated by semicolons"]),
