@@ -159,7 +159,8 @@ def planted(base: int = 0) -> list[Case]:
             add("an undeclared series", frame.drop(columns="day"), LeakKind.ROW_ORDER)
     for seed in range(3):
         frame = made(base + 30 + seed).assign(
-            number=np.arange(400) * 2.5 if seed else np.random.default_rng(base + 0).permutation(400)
+            # in whole numbers: what goes up by 2.5 a row may as well be a measurement at even distances
+            number=np.arange(400) * 25 if seed else np.random.default_rng(base + 0).permutation(400)
         )
         add("a row counter", frame, LeakKind.INDEX_COLUMN, column="number")
     return found
@@ -357,3 +358,65 @@ def test_odd_tables_are_handled():
     assert audit(few, "y", at_random(few, 0)).findings == ()
     sure = audit(frame.drop(columns="lists").assign(big=lambda f: 1e300 * f["y"]), "y", at_random(frame, 0)).findings
     assert [one.columns for one in sure] == [("big",)]
+
+
+def _species(rng: np.random.Generator) -> tuple[pd.DataFrame, dict]:
+    """Rows sorted by a name that explains the target."""
+    level = rng.normal(0, 3, 6)
+    kind = np.repeat(np.arange(6), 60)
+    frame = pd.DataFrame({"species": [f"s{i}" for i in kind], "x": rng.normal(size=360)})
+    return frame.assign(y=level[kind] + rng.normal(size=360)), {}
+
+
+def _bent(rng: np.random.Generator) -> tuple[pd.DataFrame, dict]:
+    """Rows sorted by a number whose law is bent."""
+    x = np.sort(rng.uniform(0, 10, 300))
+    return pd.DataFrame({"x": x, "z": rng.normal(size=300), "y": np.sin(x) + 0.3 * rng.normal(size=300)}), {}
+
+
+def _patients(rng: np.random.Generator) -> tuple[pd.DataFrame, dict]:
+    """Five visits a patient, declared; the age is the patient's."""
+    patient = np.repeat(np.arange(60), 5)
+    frame = pd.DataFrame({"patient": patient, "age": rng.integers(20, 80, 60)[patient], "dose": rng.normal(size=300)})
+    return frame.assign(y=rng.normal(size=60)[patient] + 0.5 * frame["dose"] + 0.3 * rng.normal(size=300)), {
+        "group": "patient"
+    }
+
+
+def _dummies(rng: np.random.Generator) -> tuple[pd.DataFrame, dict]:
+    """A month as twelve columns, and a rare outcome."""
+    month = rng.integers(0, 12, 300)
+    frame = pd.DataFrame({f"month {i}": (month == i).astype(int) for i in range(12)})
+    return frame.assign(y=np.where(rng.random(300) < 0.03, "yes", "no")), {}
+
+
+def _even(rng: np.random.Generator) -> tuple[pd.DataFrame, dict]:
+    """Evenly spaced measurements and days."""
+    days = pd.date_range("2020-01-01", periods=200).astype(str)
+    frame = pd.DataFrame({"x": np.linspace(0, 10, 200), "day": days, "z": rng.normal(size=200)})
+    return frame.assign(y=frame["z"] + rng.normal(size=200)), {}
+
+
+def _wide(rng: np.random.Generator) -> tuple[pd.DataFrame, dict]:
+    """So many columns of zeros and ones beside few rows that one is the target by chance."""
+    frame = pd.DataFrame(rng.integers(0, 2, (16, 2_000)), columns=[f"c{i}" for i in range(2_000)])
+    frame["c7"] = np.tile([0, 1], 8)
+    return frame.assign(y=np.tile(["a", "b"], 8)), {}
+
+
+@pytest.mark.parametrize("make", [_species, _bent, _patients, _dummies, _even, _wide])
+def test_honest_tables_of_laboratories_are_not_accused(make):
+    for seed in range(2):
+        frame, options = make(np.random.default_rng(seed))
+        split = group_split(frame["patient"].to_numpy(), seed) if options else random_split(len(frame), seed)
+        assert audit(frame, "y", split, **options).findings == (), make.__doc__
+
+
+def test_a_split_of_other_than_rows_is_refused():
+    frame = pd.DataFrame({"x": np.arange(30.0) ** 2 % 7, "y": np.arange(30.0) ** 3 % 11})
+    train, rest = np.arange(20), np.arange(20, 30)
+    assert audit(frame, "y", Split(train, np.array([]), rest)).findings == ()
+    with pytest.raises(UserError, match="whole numbers"):
+        audit(frame, "y", Split(train, rest[:5] + 0.5, rest[5:]))
+    with pytest.raises(UserError, match="'y' is also a group"):
+        audit(frame, "y", Split(train, rest[:5], rest[5:]), ignore="y")

@@ -13,7 +13,7 @@ import numpy as np
 
 from thalweg.data.audit_order import alike_in_order, row_counters, undeclared_groups
 from thalweg.data.audit_rows import Near, equal_rows, kin_by_names, nearly_equal_rows
-from thalweg.data.audit_table import Examined, examine
+from thalweg.data.audit_table import Examined, examine, one_of_each
 from thalweg.data.audit_target import copies_of_target
 from thalweg.data.columns import group_values, quoted, time_values
 from thalweg.data.learn import Task
@@ -120,19 +120,23 @@ def audit(
     >>> [(one.kind.value, one.columns) for one in audit(frame, "price", random_split(60, 0)).findings]
     [('target-copied', ('price_usd',))]
     """
+    ignore = (ignore,) if isinstance(ignore, str) else ignore
     left_out = tuple(dict.fromkeys(name for name in (group, time, *ignore) if name is not None))
     table = examine(frame, target, split, task=task, leave_out=left_out, source=source)
     notes = list(table.notes)
     found = [*_target(table), *_copies(table, notes), *_near(table, seed, notes)]
     copied = {name for one in found for name in one.columns}
     twins = np.array([test for one in found for test, _ in one.rows], np.int64)
+    groups = None
     if group is not None:
-        found += _groups(table, group, group_values(frame, group, source))
-    found += _undeclared(table, copied, twins)
+        names = group_values(frame, group, source)
+        found += _groups(table, group, names)
+        groups = np.unique(names, return_inverse=True)[1].ravel()
+    found += _undeclared(table, copied, twins, groups)
     times = None if time is None else time_values(frame, time, source)
     if times is not None:
         found += _time(table, str(time), times)
-    found += [*_file_order(table, times, group), *_counters(table)]
+    found += [*_file_order(table, times, group, notes), *_counters(table)]
     return Audit(tuple(sorted(found, key=lambda one: not one.sure)), tuple(notes))
 
 
@@ -155,8 +159,8 @@ def _target(table: Examined) -> list[Leak]:
 
 def _copies(table: Examined, notes: list[str]) -> list[Leak]:
     """Equal rows across the split; and rows equal in all but the target, as of one thing measured twice."""
-    columns = (*table.features, table.target)
-    split = table.split
+    features = one_of_each(table.features)
+    columns, split = (*features, table.target), table.split
     pairs = (
         ("test", split.test, "training", split.train),
         ("validation", split.validation, "training", split.train),
@@ -183,7 +187,7 @@ def _copies(table: Examined, notes: list[str]) -> list[Leak]:
         return [Leak(LeakKind.DUPLICATE_ROWS, True, evidence, remedy, rows=tuple(rows), figures=figures)]
     if told:
         notes.append(f"{'; '.join(told)}: no more than rows of so few different values have by chance")
-    same = equal_rows(table.features, table.test, table.seen, table.target.codes)
+    same = equal_rows(features, table.test, table.seen, table.target.codes)
     if not same.surprising:
         return []
     evidence = (
@@ -233,9 +237,9 @@ def _groups(table: Examined, name: str, groups: np.ndarray) -> list[Leak]:
     return [Leak(LeakKind.SHARED_GROUPS, True, evidence, remedy, (name,), both, {"groups": float(count)})]
 
 
-def _undeclared(table: Examined, copied: set[str], twins: np.ndarray) -> list[Leak]:
+def _undeclared(table: Examined, copied: set[str], twins: np.ndarray, groups: np.ndarray | None) -> list[Leak]:
     found = []
-    for one in undeclared_groups(table, copied, twins):
+    for one in undeclared_groups(table, copied, twins, groups):
         evidence = (
             f"column '{one.column}' has {one.different} values, which repeat; {one.paired} of {len(table.test)} test "
             f"rows share theirs with seen rows, and their targets correlate by {one.correlation:.2f} beyond what near "
@@ -263,11 +267,17 @@ def _time(table: Examined, name: str, times: np.ndarray) -> list[Leak]:
     return [Leak(LeakKind.TIME_ORDER, True, evidence, remedy, (name,), pair, {"rows": float(len(late))})]
 
 
-def _file_order(table: Examined, times: np.ndarray | None, group: str | None) -> list[Leak]:
+def _file_order(table: Examined, times: np.ndarray | None, group: str | None, notes: list[str]) -> list[Leak]:
     if times is not None or group is not None:
         return []  # the order that matters was declared, or rows of one group stand together and are kept so
     found = alike_in_order(table)
     if found is None:
+        return []
+    if found.sorted_by is not None:
+        notes.append(
+            f"the rows are sorted by '{found.sorted_by}', so that neighbours are alike: whether the file's order tells "
+            f"more was not looked at. If it is a time or names a series, say so (--time or --group {found.sorted_by})"
+        )
         return []
     evidence = (
         f"rows next to each other in the file are alike (correlation {found.correlation:.2f} of what the features do "

@@ -85,12 +85,14 @@ def examine(
     """
     names = check_names(frame.columns, source)
     require_columns(frame, [target, *leave_out], "column", source)
+    if target in leave_out:
+        raise UserError(f"the target '{target}' is also a group, a time or left out", where=source)
     choice = infer_task(frame, target, task=task, source=source)
     if len(drop_missing_target(frame, target, source)[0]) < len(frame):
         raise UserError(
             f"rows have no value of the target '{target}'", where=source, remedy="Leave them out: drop_missing_target"
         )
-    _check(split, len(frame), source)
+    split = _check(split, len(frame), source)
     features, notes = [], []
     for name in names:
         if name == target or name in leave_out:
@@ -114,6 +116,34 @@ def examine(
         y = goal.numbers[:, None]
     seen = np.sort(np.concatenate([split.train, split.validation]))
     return Examined(frame, tuple(features), goal, classes, y, seen, split, tuple(notes))
+
+
+MOST_SWITCHES = 500  # columns of zeros and ones that are compared with each other
+
+
+def one_of_each(columns: tuple[Audited, ...]) -> tuple[Audited, ...]:
+    """The same columns, with those of zeros and ones of which never two are 1 (dummies of one name) taken for one.
+
+    Rows of dummies never differ in one column alone; whoever counts such rows must count names.
+    """
+    is_switch = lambda one: one.numbers is not None and one.different == 2 and set(np.unique(one.numbers)) == {0.0, 1.0}
+    switches = [one for one in columns if is_switch(one)][:MOST_SWITCHES]
+    if len(switches) < 3:
+        return columns
+    on = np.column_stack([one.numbers == 1 for one in switches if one.numbers is not None])
+    apart = on.T.astype(np.float32) @ on.astype(np.float32) == 0
+    free, merged, taken = list(range(len(switches))), [], set()
+    while free:
+        together = [free.pop(0)]
+        for other in list(free):
+            if apart[other, together].all():
+                together.append(other)
+                free.remove(other)
+        if len(together) >= 3:
+            codes = on[:, together] @ np.arange(1, len(together) + 1)
+            taken |= {switches[i].name for i in together}
+            merged.append(Audited(switches[together[0]].name, codes, None, len(np.unique(codes))))
+    return (*(one for one in columns if one.name not in taken), *merged)
 
 
 def ranks(values: np.ndarray) -> np.ndarray:
@@ -146,8 +176,12 @@ def _codes(numbers: np.ndarray) -> np.ndarray:
     return np.unique(numbers + 0.0, return_inverse=True)[1].ravel().astype(np.int64)  # -0.0 becomes 0.0
 
 
-def _check(split: Split, n: int, source: str) -> None:
-    rows = np.concatenate([np.asarray(part, dtype=np.int64) for part in split])
+def _check(split: Split, n: int, source: str) -> Split:
+    parts = [np.asarray(part) for part in split]
+    if any(len(part) and part.dtype.kind not in "iu" for part in parts):
+        raise UserError("the split's rows must be whole numbers", where=source, remedy="Positions, counted from 0")
+    split = Split(*(part.astype(np.int64) for part in parts))
+    rows = np.concatenate(list(split))
     if len(np.unique(rows)) < len(rows):
         raise UserError("a row is in two parts of the split", where=source, remedy="Put each row into one part")
     if len(rows) and not 0 <= rows.min() <= rows.max() < n:
@@ -157,3 +191,4 @@ def _check(split: Split, n: int, source: str) -> None:
             raise UserError(
                 f"the split has no {part} rows", where=source, remedy="An audit compares test with training"
             )
+    return split

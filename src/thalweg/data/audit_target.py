@@ -13,6 +13,7 @@ ROUNDED = (
 EXPLAINED = 0.998  # share of the variance that one column explains from which it is no honest feature
 ERRS = 0.005  # share of wrong classes below which one column tells them
 LEAST = 20  # rows with a value, below which nothing is said
+UNLIKELY = 1e-3  # columns that chance makes a recoding of the target, above which nothing is said
 
 
 class Dress(enum.Enum):
@@ -109,7 +110,18 @@ def _recoded(table: Examined, one: Audited) -> Copy | None:
     if one.different != values or values > rows / 2:
         return None
     pairs = one.codes * (table.target.codes.max() + 1) + table.target.codes
-    return Copy(one.name, Dress.RECODED, 1.0, rows) if len(np.unique(pairs)) == values else None
+    if rows < LEAST or len(np.unique(pairs)) != values or _recoded_by_chance(table) > UNLIKELY:
+        return None
+    return Copy(one.name, Dress.RECODED, 1.0, rows)
+
+
+def _recoded_by_chance(table: Examined) -> float:
+    """How many columns would be a recoding of the target if each were its values in random order, in other words."""
+    from scipy.special import gammaln
+
+    counts = np.bincount(table.target.codes)
+    orders = gammaln(counts.sum() + 1) - gammaln(counts + 1).sum() - gammaln(table.target.different + 1)
+    return float(len(table.features) * np.exp(-orders))
 
 
 def _class_copy(table: Examined, one: Audited, held: np.ndarray) -> Copy | None:

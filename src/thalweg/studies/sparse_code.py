@@ -105,11 +105,10 @@ def cut(model: Code, images: np.ndarray, bound: float) -> Found:
 def dictionaries(images: np.ndarray, centre: np.ndarray, units: int, seed: int) -> list[Found]:
     """The classical way (Mairal et al., 2009) at each price: no encoder, but the best code of each image."""
     found = []
-    for price in PRICES[1:]:  # scikit-learn halves the squares, and so the price
-        learned = DictionaryLearning(
-            units, alpha=price / 2, positive_code=True, fit_algorithm="cd", transform_algorithm="lasso_cd",
-            max_iter=200, tol=1e-6, random_state=seed,
-        )  # fmt: skip
+    rule: dict[str, Any] = {"positive_code": True, "fit_algorithm": "cd", "transform_algorithm": "lasso_cd"}
+    for price in PRICES[1:]:
+        rule["alpha"] = price / 2  # scikit-learn halves the squares, and so the price
+        learned = DictionaryLearning(units, **rule, max_iter=200, tol=1e-6, random_state=seed)
         codes = learned.fit_transform(images - centre)
         error = np.sum((codes @ learned.components_ - (images - centre)) ** 2, axis=1)
         found.append(Found(float(error.mean()), float(codes.sum(axis=1).mean()), 100 * float(np.mean(codes == 0))))
