@@ -27,6 +27,9 @@ from thalweg.data.schema import NumberTarget as NumberTarget
 from thalweg.data.schema import NumericColumn as NumericColumn
 from thalweg.data.schema import TableSchema as TableSchema
 from thalweg.data.shipped import shipped_file as shipped_file
+from thalweg.data.speech import Utterance as Utterance
+from thalweg.data.speech import log_mel as log_mel
+from thalweg.data.speech import synthesize as synthesize
 from thalweg.data.splits import Split as Split
 from thalweg.data.splits import group_split as group_split
 from thalweg.data.splits import random_split as random_split
@@ -54,6 +57,7 @@ __all__ = [
     "TableSchema",
     "Task",
     "TaskChoice",
+    "Utterance",
     "audit",
     "cluster_split",
     "drop_missing_target",
@@ -61,12 +65,14 @@ __all__ = [
     "group_values",
     "infer_task",
     "learn_schema",
+    "log_mel",
     "past_features",
     "random_split",
     "read_table",
     "scaffold_split",
     "shipped_file",
     "stack_images",
+    "synthesize",
     "time_split",
     "time_values",
     "walk_forward",
