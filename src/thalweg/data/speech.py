@@ -27,7 +27,7 @@ class Utterance:
 
     Args:
         text: not empty.
-        voice: a language of eSpeak's, or with a variant: "en-us", "en-gb+f2".
+        voice: a language of eSpeak's, or with a variant: "en-us", "en-gb-scotland+f2".
         rate: words a minute, 80 to 450.
         pitch: 0 to 99.
     """
@@ -111,7 +111,9 @@ def _check(one: Utterance, place: int, folder: Path) -> None:
     _, _, variant = one.voice.partition("+")
     known = {file.name for file in (folder / "espeak-ng-data/voices/!v").iterdir()}
     if "+" in one.voice and variant not in known:  # eSpeak would speak on without it
-        raise UserError(f"eSpeak has no variant '{variant}'", where=where, remedy="Such as en-us+m3 or en-gb+f2.")
+        raise UserError(
+            f"eSpeak has no variant '{variant}'", where=where, remedy="Such as en-us+m3 or en-gb-scotland+f2."
+        )
 
 
 def mel(frequency: np.ndarray | float) -> np.ndarray:
