@@ -3,6 +3,7 @@
 import itertools
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.spatial.distance import cdist
 from sklearn.datasets import load_wine
@@ -91,6 +92,12 @@ def test_a_function_finds_the_scaffold():
         ("shape", lambda: cluster_split(np.array(["a", "b", "c", "d"]), 0)),
         ("shape", lambda: cluster_split(WINE, 0, clustering=lambda rows, seed: np.zeros(3))),
         ("2 clusters", lambda: Centres(2)),
+        ("no whole number", lambda: Centres(3.5)),
+        ("below 0", lambda: cluster_split(WINE, -1)),
+        ("no whole number", lambda: cluster_split(WINE, 1.5)),
+        ("shape", lambda: cluster_split(np.zeros((0, 3)), 0)),
+        ("row 1", lambda: scaffold_split(["a", pd.NA, "b", "c"])),
+        ("no hash", lambda: scaffold_split([("a", [1]), ("b", [2])])),
         ("radius", lambda: Leaders(0.0)),
         ("radius", lambda: Leaders(np.nan)),
         ("2 scaffolds", lambda: scaffold_split(["a", "b", "a", "b"])),

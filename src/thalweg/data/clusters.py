@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from thalweg.data.splits import FRACTIONS, Fractions, Split, group_codes, group_split, time_split
-from thalweg.errors import UserError
+from thalweg.errors import UserError, whole_number
 
 
 class Clustering(Protocol):
@@ -33,7 +33,7 @@ class Centres:
     count: int = 20
 
     def __post_init__(self):
-        if self.count < 3:
+        if whole_number(self.count, "the number of clusters", "Centres") < 3:
             raise UserError(
                 f"{self.count} clusters cannot fill three parts", where="Centres", remedy="Ask for 3 or more"
             )
@@ -97,6 +97,8 @@ def cluster_split(
     >>> [len(set(np.digitize(rows[part], [3, 7, 20]).tolist())) for part in split]
     [2, 1, 1]
     """
+    if whole_number(seed, "the seed", "cluster_split") < 0:
+        raise UserError(f"the seed {seed} is below 0", where="cluster_split")
     rows = standardized(features)
     codes = np.asarray((Centres() if clustering is None else clustering)(rows, seed))
     if codes.shape != (len(rows),):
@@ -130,10 +132,14 @@ def scaffold_split(
     for i, row in enumerate(rows):
         found = row if key is None else key(row)
         where = f"row {i}, counted from 0"
-        if not isinstance(found, Hashable):
+        try:
+            hash(found)  # of a tuple, that of all in it
+        except TypeError:
             remedy = "Make it text, a number, or a tuple of these"
-            raise UserError(f"the scaffold is a {type(found).__name__}, which has no hash", where=where, remedy=remedy)
-        if found is None or found != found:
+            raise UserError(
+                f"the scaffold is a {type(found).__name__}, which has no hash", where=where, remedy=remedy
+            ) from None
+        if is_missing(found):
             raise UserError("the row has no scaffold", where=where, remedy="Give it one of its own, or leave it out")
         codes.append(seen.setdefault(found, len(seen)))
     group_codes(np.array(codes, np.int64), "scaffold")  # refuses fewer than three
@@ -141,6 +147,18 @@ def scaffold_split(
     rank = np.empty(len(sizes), np.int64)
     rank[np.argsort(-sizes, kind="stable")] = np.arange(len(sizes))
     return time_split(rank[codes], fractions)
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a value is None, NaN, or pandas's mark of a missing one, which is like nothing at all.
+
+    >>> is_missing(float("nan")), is_missing(None), is_missing("benzene")
+    (True, True, False)
+    """
+    try:
+        return value is None or bool(value != value)
+    except (TypeError, ValueError):  # pandas.NA, whose comparisons are neither true nor false
+        return True
 
 
 def standardized(features: np.ndarray) -> np.ndarray:
@@ -153,7 +171,7 @@ def standardized(features: np.ndarray) -> np.ndarray:
     [[-1.0], [1.0]]
     """
     x = np.asarray(features)
-    if x.dtype.kind not in "iufb" or x.ndim not in (1, 2):
+    if x.dtype.kind not in "iufb" or x.ndim not in (1, 2) or not len(x):
         raise UserError(f"the features are {x.dtype}, shape {x.shape}", remedy="Give numbers, shape (n, d)")
     x = x.astype(np.float64).reshape(len(x), -1)
     if not np.isfinite(x).all():
