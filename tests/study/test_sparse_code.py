@@ -83,6 +83,6 @@ def test_the_classical_codes_pay_their_price() -> None:
     assert (np.diff(error) > 0).all()
     # between two optima of error + price · activity either is no better at the other's price (up to the tolerance 1e-6
     # of a descent that may end in another minimum: 5 %)
-    for i, price in enumerate(study.PRICES[1:]):
+    for i, price in enumerate(study.FINER):
         costs = error + price * activity
         assert costs[i] <= 1.05 * costs.min()

@@ -282,7 +282,7 @@ def landscapes(
     for title, search in SEARCHES.items():
         tries = zip(grounds, budgets, seeds, strict=True)
         reached[title] = np.array([searched(search, ground, int(budget), seed) for ground, budget, seed in tries])
-    goals = np.min([goals, *reached.values()], axis=0)  # where a walk has come lower than the descents from hollows
+    goals = np.fmin.reduce([goals, *reached.values()])  # where a walk has come lower than the descents from hollows
     found = {title: values <= goals + NEAR for title, values in reached.items()}
 
     draw_rates(run, name, found, budgets)

@@ -27,6 +27,7 @@ BOUNDS = (0.5, 1.0, 2.0, 4.0)  # on the mean over images of a code's sum
 MIDDLE = 1.0  # where the curve's slope is measured
 SIDES = (-0.03, 0.03)  # of this bound
 PRICES = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6)  # fixed weights of the penalty, for comparison
+FINER = tuple(np.geomspace(0.1, 1.6, 9))  # of dictionary learning: lines between PRICES flatter it by 0.6 % (measured)
 
 
 class Code(eqx.Module):
@@ -106,7 +107,7 @@ def dictionaries(images: np.ndarray, centre: np.ndarray, units: int, seed: int) 
     """The classical way (Mairal et al., 2009) at each price: no encoder, but the best code of each image."""
     found = []
     rule: dict[str, Any] = {"positive_code": True, "fit_algorithm": "cd", "transform_algorithm": "lasso_cd"}
-    for price in PRICES[1:]:
+    for price in FINER:
         rule["alpha"] = price / 2  # scikit-learn halves the squares, and so the price
         learned = DictionaryLearning(units, **rule, max_iter=200, tol=1e-6, random_state=seed)
         codes = learned.fit_transform(images - centre)
