@@ -49,6 +49,7 @@ def ctc_alignment(
     Raises:
         UserError: as for `thalweg.losses.ctc`.
 
+    >>> import numpy as np
     >>> found = ctc_alignment(np.log([[0.7, 0.3], [0.2, 0.8], [0.6, 0.4]]), np.array([1]))
     >>> found.path  # blank, label, blank
     Array([0, 1, 2], dtype=int32)

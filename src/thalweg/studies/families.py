@@ -19,7 +19,6 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.linear_model import RidgeCV
 
 import thalweg as tw
-from thalweg.data import LeakKind, Split, Task
 
 LETTERS = np.array(list("ACGT"))
 STEM, CROWN = 0.7, 0.08  # substitutions a site from the founders' tree to a family's root, and within the family
@@ -49,7 +48,7 @@ class Posed:
 
     x: np.ndarray
     y: np.ndarray
-    split: Split
+    split: tw.data.Split
 
 
 # ------------------------------------------------------------------------------------------------------------- the tree
@@ -219,7 +218,7 @@ def families(settings: Settings, run: tw.Run) -> list[tw.Claim]:
             asked += [Posed(counts(sequences), y, one) for one in splits]
         frame = pd.DataFrame(LETTERS[sequences], columns=[f"site {i}" for i in range(settings.sites)])
         frame["trait"] = law + noise
-        kin.append([LeakKind.NEAR_DUPLICATES in tw.data.audit(frame, "trait", one).kinds for one in splits[:2]])
+        kin.append([tw.data.LeakKind.NEAR_DUPLICATES in tw.data.audit(frame, "trait", one).kinds for one in splits[:2]])
     shape = (len(seeds), len(TRAITS), len(SPLITS))
     scores = {name: one.reshape(shape) for name, one in scored(asked, settings, run).items()}
     gaps = {name: one[:, :, 0] - one[:, :, 1] for name, one in scores.items()}  # (trees, traits)
@@ -266,7 +265,7 @@ def own_table(settings: Settings, seeds: list[int], run: tw.Run) -> list[tw.Clai
             raise tw.UserError(f"the setting '{name}' is missing", where="families", remedy=remedy)
     source = Path(settings.table).name
     frame = tw.data.read_table(settings.table)
-    tw.data.infer_task(frame, settings.target, task=Task.NUMBER, source=source)
+    tw.data.infer_task(frame, settings.target, task=tw.data.Task.NUMBER, source=source)
     frame, _ = tw.data.drop_missing_target(frame, settings.target, source)
     family = tw.data.group_values(frame, settings.family, source)
     asked = []
@@ -275,7 +274,7 @@ def own_table(settings: Settings, seeds: list[int], run: tw.Run) -> list[tw.Clai
             tw.data.random_split(len(frame), seed, FRACTIONS), tw.data.group_split(family, seed, FRACTIONS)
         ):  # fmt: skip
             schema = tw.data.learn_schema(
-                frame, settings.target, split.train, task=Task.NUMBER, group=settings.family, source=source
+                frame, settings.target, split.train, task=tw.data.Task.NUMBER, group=settings.family, source=source
             )
             asked.append(Posed(schema.encode(frame, source).features, schema.encode_target(frame, source), split))
     if len({one.x.shape[1] for one in asked}) > 1:
