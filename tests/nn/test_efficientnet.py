@@ -75,6 +75,7 @@ def test_cut_in_two_it_is_the_same_network(published):
     assert before.layers[-1] is model.blocks[11]
 
 
+@pytest.mark.slow
 def test_comes_back_from_its_file(published, tmp_path):
     model = nn.frozen_statistics(published.with_head(2, key=jax.random.key(0)), lambda m: m.blocks[:8])
     nn.save_model(tmp_path / "model", model)

@@ -137,6 +137,7 @@ def pitchfork(x, number):
     return (x[0] - number) ** 2 / 2 + (0.5 - number) * x[1] ** 2 / 2 + x[1] ** 4 / 4
 
 
+@pytest.mark.slow
 def test_a_saddle_on_the_path_is_seen_and_left(walk, of_cost):
     landscape = of_cost(Deformed(pitchfork, Along(lambda t: t)))
     blind = Continuation(LBFGS(), longest=0.1)
@@ -204,6 +205,7 @@ def test_steps_double_after_few_corrections_and_halve_after_too_many(walk, of_co
     assert np.allclose(found.place[:, 0], np.tanh(30 * (found.progress - 0.5)), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_cost_that_is_not_finite_ahead_is_come_back_from(walk, of_cost):
     """The wall of a barrier moves through the place where the last minimum was: a first step of 1 lands beyond it."""
     barrier = lambda x, t: x[0] - jnp.log(x[0] - 3 * t)  # lowest at 1 + 3λ
@@ -235,6 +237,7 @@ def vector(*numbers: float) -> Place:
 RIDGE = Continuation(LBFGS(), weights={"ridge": fading}, look=3)
 
 
+@pytest.mark.slow
 def test_the_record_tells_the_path_and_the_verdict_what_is_left():
     found = fit(vector(0, 0, 0, 0, 0), ridge(), Phase(RIDGE, 300), precision=np.float64, log_every=1)
     path = followed_path(found.rows)
@@ -349,6 +352,7 @@ def test_a_path_must_end_at_a_weight_that_is_an_array_and_no_balance_may_move_it
         fit(vector(0, 0, 0, 0, 0), balanced, Phase(RIDGE, 10))
 
 
+@pytest.mark.slow
 def test_constraints_look_where_the_corrector_stands_and_a_path_may_be_of_jax_numpy():
     """At λ < 1 the corrector converges on a landscape whose minimum is not the objective's: multipliers move there."""
     cap = AtMost(lambda model, _: model.x[0], 0.1, NoExamples())
