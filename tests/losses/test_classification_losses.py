@@ -8,6 +8,7 @@ import scipy.special
 import scipy.stats
 from jax.test_util import check_grads
 
+import thalweg as tw
 from thalweg import losses
 from thalweg.errors import UserError
 
@@ -256,3 +257,16 @@ def test_a_target_that_is_no_probability_costs_nan(loss):
 def test_more_mistakes_are_refused(mistake, named):
     with pytest.raises(UserError, match=named):
         mistake()
+
+
+@pytest.mark.parametrize("loss", [losses.cross_entropy, losses.Focal(2.0)])
+def test_a_class_without_a_logit_is_named_before_anything_is_compiled(loss):
+    """Compiled it can only cost NaN: the run would end diverged after its compiling, and name no row."""
+    model = tw.nn.Linear(2, 3, key=jax.random.key(0))
+    for wrong, row in (([0, 2, 3, 9], "row 2"), (np.array([7, 0, 1, 2], np.uint8), "row 0")):
+        objective = tw.Objective(kind=tw.Supervised(np.ones((4, 2), np.float32), np.asarray(wrong), loss=loss))
+        with pytest.raises(UserError, match=r"a class 0 … 2 for 3 logits") as refused:
+            tw.fit(model, objective, tw.Phase(tw.Adam(1e-3), 1))
+        assert row in str(refused.value)
+    loss.check_outputs(jax.ShapeDtypeStruct((3,), np.float32), np.array([0, 2]))
+    loss.check_outputs(jax.ShapeDtypeStruct((4, 3), np.float32), np.array([[0, 2, 1, 0]]))

@@ -241,6 +241,8 @@ def test_archives_that_pytorch_never_writes_are_refused(tmp_path):
         read_tensors(tmp_path / "none.pt")
     with pytest.raises(UserError, match="cannot be read: embedded null"):
         read_tensors("a\0b.pt")
+    with pytest.raises(UserError, match="cannot be read"):
+        read_tensors(7.5)  # pyright: ignore[reportArgumentType]
 
 
 def test_the_older_format_is_read_to_its_last_byte(tmp_path):

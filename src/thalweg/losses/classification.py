@@ -22,7 +22,7 @@ class CrossEntropy(AbstractLoss):
     The output of the model is the logits, shape (*positions, classes). The target is hard, the integer class 0 …
     classes - 1 of each position, shape (*positions,); or soft, the probabilities p, floating point, shape (*positions,
     classes). A class outside its range, or a negative probability, gives NaN, for it can only be checked when the
-    compiled program runs; `check_targets` checks what it can before.
+    compiled program runs; `check_targets` and `check_outputs` check what they can before.
 
     Args:
         smoothing: share ε in [0, 1) of each target that goes to all K classes alike, (1 - ε) p + ε/K (label smoothing,
@@ -76,6 +76,10 @@ class CrossEntropy(AbstractLoss):
         what = "the sum of the probabilities in a target"
         refuse_rows(self, sums, "1", lambda total: np.abs(total - 1) > SUM_TOLERANCE, what)
 
+    def check_outputs(self, output: Any, targets: Any) -> None:
+        """Refuse classes that have no logit."""
+        _refuse_beyond(self, output, targets)
+
 
 class Focal(AbstractLoss):
     """-α_c (1 - p_c)^γ log p_c of the true class c, p = softmax(logits); summed over the positions of an example.
@@ -123,6 +127,10 @@ class Focal(AbstractLoss):
     def check_targets(self, targets: Any) -> None:
         """Refuse targets below 0."""
         refuse_rows(self, targets, "a class 0, 1, 2, …", lambda classes: classes < 0)
+
+    def check_outputs(self, output: Any, targets: Any) -> None:
+        """Refuse classes that have no logit."""
+        _refuse_beyond(self, output, targets)
 
 
 class BinaryCrossEntropy(AbstractLoss):
@@ -222,6 +230,13 @@ def _logit_of(loss: AbstractLoss, output: jax.Array, target: jax.Array) -> jax.A
     chosen = _is_chosen(output, target)
     logit = jnp.sum(jnp.where(chosen, output, 0), axis=-1)
     return jnp.where(jnp.any(chosen, axis=-1), logit, jnp.nan)
+
+
+def _refuse_beyond(loss: AbstractLoss, output: Any, targets: Any) -> None:
+    found, shape = on_host(targets), getattr(output, "shape", ())
+    if found is not None and found.dtype.kind in "iu" and shape:
+        count = shape[-1]
+        refuse_rows(loss, found, f"a class 0 … {count - 1} for {count} logits", lambda classes: classes >= count)
 
 
 def _refuse_improbable(loss: AbstractLoss, targets: Any) -> None:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from thalweg.errors import UserError
+from thalweg.errors import UserError, whole_number
 from thalweg.nn.initializers import Initializer, lecun_normal
 from thalweg.types import Key
 
@@ -59,8 +59,13 @@ class Conv2d(eqx.Module):
         bias: bool = True,
         dtype: DTypeLike = jnp.float32,
     ):
+        in_channels = whole_number(in_channels, "in_channels", "Conv2d")
+        out_channels = whole_number(out_channels, "out_channels", "Conv2d")
         self.kernel_size, self.stride = _pair(kernel_size), _pair(stride)
-        self.padding, self.groups = None if padding is None else _pair(padding), int(groups)
+        self.padding, self.groups = (
+            None if padding is None else _pair(padding),
+            whole_number(groups, "groups", "Conv2d"),
+        )
         least = min(in_channels, out_channels, *self.kernel_size, *self.stride, groups)
         if least < 1 or min(self.padding or (0, 0)) < 0:
             raise UserError(
@@ -75,7 +80,7 @@ class Conv2d(eqx.Module):
             )
         self.weight = init(key, (*self.kernel_size, in_channels // groups, out_channels), dtype)
         self.bias = jnp.zeros(out_channels, dtype) if bias else None
-        self.in_channels, self.out_channels = int(in_channels), int(out_channels)
+        self.in_channels, self.out_channels = in_channels, out_channels
 
     def __call__(self, x: jax.Array, *, key: Key | None = None) -> jax.Array:
         """(h, w, in_channels) to (h', w', out_channels) with h' = (h + 2·padding - kernel)//stride + 1, w' likewise."""
@@ -167,8 +172,11 @@ def _depthwise(x: jax.Array, weight: jax.Array, stride: tuple[int, int], pads: l
 
 
 def _pair(value: Pair) -> tuple[int, int]:
-    first, second = value if isinstance(value, tuple) else (value, value)
-    return int(first), int(second)
+    sizes = value if isinstance(value, tuple | list) else (value, value)
+    if len(sizes) != 2:
+        raise UserError(f"{value} in place of one size or two", where="a layer of images")
+    first, second = (whole_number(size, "a size in pixels", "a layer of images") for size in sizes)
+    return first, second
 
 
 def _check_image(layer: eqx.Module, x: jax.Array) -> None:

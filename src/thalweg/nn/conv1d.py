@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from thalweg.errors import UserError
+from thalweg.errors import UserError, whole_number
 from thalweg.nn.initializers import Initializer, lecun_normal
 from thalweg.types import Key
 
@@ -53,7 +53,11 @@ class Conv1d(eqx.Module):
         bias: bool = True,
         dtype: DTypeLike = jnp.float32,
     ):
-        if min(in_channels, out_channels, kernel_size, stride) < 1 or padding < 0:
+        self.in_channels = whole_number(in_channels, "in_channels", "Conv1d")
+        self.out_channels = whole_number(out_channels, "out_channels", "Conv1d")
+        self.kernel_size = whole_number(kernel_size, "kernel_size", "Conv1d")
+        self.stride, self.padding = whole_number(stride, "stride", "Conv1d"), whole_number(padding, "padding", "Conv1d")
+        if min(self.in_channels, self.out_channels, self.kernel_size, self.stride) < 1 or self.padding < 0:
             raise UserError(
                 f"a convolution from {in_channels} to {out_channels} channels with kernel {kernel_size}, "
                 f"stride {stride}, padding {padding}",
@@ -61,8 +65,6 @@ class Conv1d(eqx.Module):
             )
         self.weight = init(key, (kernel_size, in_channels, out_channels), dtype)
         self.bias = jnp.zeros(out_channels, dtype) if bias else None
-        self.in_channels, self.out_channels = int(in_channels), int(out_channels)
-        self.kernel_size, self.stride, self.padding = int(kernel_size), int(stride), int(padding)
 
     def __call__(self, x: jax.Array, *, key: Key | None = None) -> jax.Array:
         """(length, in_channels) to (length', out_channels), length' = (length + 2·padding - kernel)//stride + 1."""

@@ -48,7 +48,7 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     where = str(path)
     try:
         data = Path(path).read_bytes()
-    except (OSError, ValueError) as error:  # a path with NUL in it is a ValueError
+    except (OSError, ValueError, TypeError) as error:  # a path with NUL in it is a ValueError, a number a TypeError
         why = getattr(error, "strerror", None) or error
         raise UserError(f"the file of weights cannot be read: {why}", where=repr(where)) from error
     if data.startswith(b"PK\x03\x04"):
