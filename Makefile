@@ -1,4 +1,4 @@
-# make test      what CI runs: linters, types, rooms, the fast tests and today's seventh of the slow ones
+# make test      what CI runs: linters, types, rooms, the fast tests and today's fourteenth of the slow ones
 # make test-all  the same with every slow test
 # make demo      a real table to a trusted model, in the terminal
 # make bench     the figures beside the peers (installs them first)

@@ -1,6 +1,7 @@
 """What every test runs under, and which of the slow ones run today."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -20,7 +21,11 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 # Figures are drawn to files, also where a screen is present.
 os.environ["MPLBACKEND"] = "Agg"
 
-DAYS = 7  # a slow test runs once in this many days
+# A shell hands SIGINT down ignored to what it runs in the background, and the tests of interruption send it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+DAYS = 14  # a slow test runs once in this many days
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

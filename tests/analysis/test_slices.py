@@ -109,6 +109,7 @@ def test_a_slice_that_takes_too_long_is_given_up() -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------- directions
+@pytest.mark.slow
 def test_every_filter_of_a_direction_is_as_long_as_that_of_the_weights() -> None:
     convolution = Conv2d(3, 5, kernel_size=3, key=KEY)
     model = MLP(7, 2, width=16, depth=2, key=KEY)

@@ -265,6 +265,7 @@ def test_a_condition_is_not_met_by_a_cost_that_is_not_finite():
 
 # ----------------------------------------------------------------------------------------------------------- precision
 @pytest.mark.parametrize("source", [HeldPoints, FreshPoints])
+@pytest.mark.slow
 def test_each_phase_has_its_own_precision_also_for_points_that_are_drawn(source):
     points = source(lambda key, n: jax.random.uniform(key, (n, 1)), 16)
     objective = Objective(line=Residual(lambda u, z: u(z) - 2 * z, points), refresh_every=10)

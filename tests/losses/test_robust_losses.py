@@ -123,6 +123,7 @@ def test_values_and_gradients_are_finite_in_the_tails(loss, precision):
         assert all(np.isfinite(part).all() for part in gradient)
 
 
+@pytest.mark.slow
 def test_gradients_by_differences():
     with jax.enable_x64(True):
         rng = np.random.default_rng(0)

@@ -155,6 +155,7 @@ def test_adjoints_agree(wide):
     assert near < far / 100
 
 
+@pytest.mark.slow
 def test_stored_steps_of_a_trajectory_that_was_given_up(wide):
     """Behind the last state that was reached everything is that state, and so are the gradients."""
     field = nn.NeuralField(network())
@@ -179,6 +180,7 @@ def test_stored_steps_refuse_what_they_cannot(wide):
         model(([1.0, 1.0], IRREGULAR))
 
 
+@pytest.mark.slow
 def test_direct_goes_forward_too(wide):
     model = NeuralODE(nn.NeuralField(network()), adjoint=nn.DirectAdjoint(), max_steps=16)
     x = lambda start: Trajectory(start, IRREGULAR[:6])
@@ -189,6 +191,7 @@ def test_direct_goes_forward_too(wide):
 
 
 @pytest.mark.parametrize("solver", [nn.Tsit5(), nn.Dopri5()])
+@pytest.mark.slow
 def test_sensitivities_and_stored_steps_give_the_checkpointed_gradient(wide, solver):
     """The same steps, differentiated by other means: in weights, a constant, the unknown initial state, the input."""
     field = nn.HybridField(Linear(jnp.array([[-0.3, 1.0], [-1.0, -0.1]])), nn.NeuralField(network(size_in=3)))
@@ -225,6 +228,7 @@ def spirals(n=6, noise=0.01, seed=0):
     return matrix, times, values, starts
 
 
+@pytest.mark.slow
 def test_a_fit_recovers_a_linear_field_and_the_unknown_starts():
     matrix, times, values, starts = spirals()
     x, y = nn.stack_trajectories(times, values)
@@ -272,6 +276,7 @@ def test_gauss_newton_steps_are_those_of_any_adjoint(adjoint, dense):
     assert fitted.rows[-1]["total"] == pytest.approx(2 * expected.cost / 3, rel=1e-3)  # the mean over 3 trajectories
 
 
+@pytest.mark.slow
 def test_what_is_missing_has_no_influence():
     """Whatever stands in the holes and behind the end, NaN too, cost and gradient are the same."""
     _, times, values, starts = spirals(n=3)
@@ -320,6 +325,7 @@ def test_a_stiff_field_ends_finite_and_flagged():
     assert float(solved.states[0, 2, 0]) == pytest.approx(float(np.exp(-solved.stopped[0])), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_stiff_field_is_a_finding_of_the_verdict():
     """A fit whose solver runs out of steps ends, and says so."""
     x, y = nn.stack_trajectories([[0.0, 0.5, 1.0]], [[[1.0, 1.0], [0.6, 0.0], [0.4, 0.0]]], initial=[[1.0, 1.0]])
@@ -339,6 +345,7 @@ def test_an_implicit_solver_crosses_the_same_field():
     assert report.steps[0] < 100
 
 
+@pytest.mark.slow
 def test_a_mild_field_gives_no_finding():
     field = nn.NeuralField(network(dtype=jnp.float32))
     for tolerance in (1e-3, 1e-6):
@@ -352,6 +359,7 @@ class Cubic(eqx.Module):
         return self.rate * y**3
 
 
+@pytest.mark.slow
 def test_a_field_that_explodes_ends_a_fit_as_diverged():
     """y' = y³ from 1 reaches infinity at t = ½. The state stays finite; the gradient there, and the weights, do not."""
     model = NeuralODE(Cubic(jnp.array(1.0)), max_steps=64)

@@ -83,6 +83,7 @@ def test_comes_back_from_its_file(published, tmp_path):
     assert eqx.tree_equal(again, model)
 
 
+@pytest.mark.slow
 def test_a_new_head_leaves_the_rest_as_it_is(published):
     model = published.with_head(3, key=jax.random.key(0))
     assert model.head.weight.shape == (1280, 3)

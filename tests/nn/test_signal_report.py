@@ -40,6 +40,7 @@ def by_hand(*layers):
 
 
 # ------------------------------------------------------------------------------------------------------- fifty layers
+@pytest.mark.slow
 def test_hes_weights_keep_signal_and_gradient_over_fifty_layers():
     report = nn.signal_report(deep(), X)
     assert report.findings == ()
@@ -97,6 +98,7 @@ DROPOUT_ERROR = 4 * np.sqrt((6 / KEEP - 1) / WIDTH / (DEPTH - 1)) + (6 / KEEP - 
         (nn.he_normal, 1 / KEEP, 1.0, ["badly-scaled", "dropout-mismatch"]),
     ],
 )
+@pytest.mark.slow
 def test_dropout_over_fifty_layers_is_kept_in_training_or_without_but_not_in_both(init, training, off, found):
     report = nn.signal_report(deep(init, dropout=1 - KEEP), X)
     assert np.log(report.forward_growth) == pytest.approx(np.log(training), abs=DROPOUT_ERROR)
@@ -231,6 +233,7 @@ class OfOneArgument(eqx.Module):
         return self.network(x)
 
 
+@pytest.mark.slow
 def test_layers_within_any_class_are_seen_in_the_order_of_their_calls():
     heads = Heads(nn.MLP(8, 4, width=6, depth=1, key=KEY), nn.Linear(4, 4, key=KEY))
     report = nn.signal_report(heads, X[:, :8])

@@ -141,6 +141,7 @@ def error_of(objective, steps=1_500):
         return float(jnp.linalg.norm(u - jnp.sin(jnp.pi * x)) / jnp.linalg.norm(jnp.sin(jnp.pi * x))), found
 
 
+@pytest.mark.slow
 def test_either_rule_restores_what_a_scale_of_ten_thousand_spoils():
     """The law's cost is 1e4 times too large, so that nobody looks at the ends.
 
@@ -156,6 +157,7 @@ def test_either_rule_restores_what_a_scale_of_ten_thousand_spoils():
 
 
 @pytest.mark.parametrize("optimizer", [LBFGS(), LevenbergMarquardt()])
+@pytest.mark.slow
 def test_second_order_optimizers_walk_on_the_moved_landscape(optimizer):
     objective = of_rod(10.0, balance=NTKTrace(), refresh_every=20)
     network = MLP(1, None, width=8, depth=1, activation=jnp.tanh, key=jax.random.key(0))

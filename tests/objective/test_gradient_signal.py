@@ -118,6 +118,7 @@ def test_under_pure_noise_the_signal_has_mean_zero():
     assert np.mean(noise) / 2 > error  # the test would see the bias of ‖ḡ‖² taken as it is, which is this noise
 
 
+@pytest.mark.slow
 def test_batch_statistics_are_looked_at_by_half_batches():
     x = np.random.default_rng(1).normal(size=(64, 3))
     model = Sequential((Linear(3, 4, key=jax.random.key(0)), BatchNorm(4), Linear(4, 1, key=jax.random.key(1))))

@@ -100,6 +100,7 @@ def wiggly(u, x):
         (np.linspace(0, 1, 6)[:, None], False),  # nothing is known between them: nothing is said
     ],
 )
+@pytest.mark.slow
 def test_points_learned_by_heart_are_a_finding(points, expected):
     net = tw.nn.MLP(1, None, width=30, depth=2, activation=jnp.tanh, key=jax.random.key(0))
     program = [tw.Phase(tw.Adam(1e-2), 200), tw.Phase(tw.BFGS(), 200)]

@@ -112,6 +112,7 @@ def data_gradient(model, table):
     return [np.asarray(leaf) for leaf in jax.tree.leaves(slope(objective, model))]
 
 
+@pytest.mark.slow
 def test_under_gradient_descent_the_penalty_is_decoupled_decay(table):
     model = network()
     before = [np.asarray(leaf) for leaf in jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))]

@@ -75,6 +75,7 @@ def test_a_step_is_the_proximal_minimum(name, step, walk, of_cost):
     assert np.allclose(accepted(x, info)[1], found.x, rtol=0, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_on_a_quadratic_it_contracts_as_the_closed_form_says(walk, of_cost):
     """Each eigenvector's share is divided by 1 + ηλ, whatever η; explicit Euler multiplies it by 1 − ηλ."""
     for step in (1e-4, 1.0, 1e4):
@@ -119,6 +120,7 @@ def test_few_iterations_cost_steps_but_not_the_answer(walk, of_cost):
     assert np.diff(states.products).max() <= 3  # two in the iteration, one for the residual
 
 
+@pytest.mark.slow
 def test_written_out_it_makes_the_same_steps(walk, of_cost):
     compiled = walk(ProximalPoint(1.0, iterations=8), of_cost(logistic), [1.0, -2.0, 0.5], 10)[0]
     unrolled = walk(ProximalPoint(1.0, iterations=8, loop=Loop.UNROLLED), of_cost(logistic), [1.0, -2.0, 0.5], 10)[0]
@@ -157,6 +159,7 @@ def test_a_cost_that_is_not_finite_beside_the_start_fails(walk, of_cost):
     assert walk(ProximalPoint(1.0), of_cost(cliff), [1.0, 2.0], 60)[2].ended[-1] == Ended.FAILED
 
 
+@pytest.mark.slow
 def test_it_trains_a_network_and_a_redraw_begins_the_equation_again():
     x = np.linspace(-1, 1, 40)[:, None]
     y = np.sin(3 * x)[:, 0]

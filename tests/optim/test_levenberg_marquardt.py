@@ -178,6 +178,7 @@ def test_in_chunks_it_makes_the_same_steps(memory, walk, of_residual):
     assert np.array_equal(found.accepted, info.accepted)
 
 
+@pytest.mark.slow
 def test_the_normal_equations_of_chunks_are_those_of_the_whole(bound):
     """Weights of examples and of terms, a batch that chunks do not divide, and dropout's keys."""
     rng = np.random.default_rng(0)

@@ -37,6 +37,7 @@ def network(inputs, seed=0):
     return tw.nn.MLP(inputs.size, None, width=8, depth=2, activation=jnp.tanh, key=jax.random.key(seed))
 
 
+@pytest.mark.slow
 def test_a_smooth_distance_vanishes_on_its_part_with_slope_one_and_nowhere_else(case):
     domain, part = case
     with jax.enable_x64(True):
@@ -52,6 +53,7 @@ def test_a_smooth_distance_vanishes_on_its_part_with_slope_one_and_nowhere_else(
         assert (on_it(inside) > 0).all()
 
 
+@pytest.mark.slow
 def test_it_goes_through_taylor_propagation_and_has_finite_derivatives(case):
     domain, part = case
     with jax.enable_x64(True):
@@ -67,6 +69,7 @@ def test_it_goes_through_taylor_propagation_and_has_finite_derivatives(case):
             assert np.isfinite(jax.grad(u)(x)).all()
 
 
+@pytest.mark.slow
 def test_corners_and_many_edges_do_no_harm():
     distance = conditions.SmoothDistance(L.boundary)
     for corner in L.corners:
@@ -88,6 +91,7 @@ def test_the_formula_for_a_segment():
     assert float(edge.distances(jnp.array([2.0, 0.0]))[0]) == pytest.approx(2.0, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_blend_has_every_value_on_its_part():
     with jax.enable_x64(True):
         lift = conditions.Blend((L.edges(1), lambda x: jnp.cos(x[1])), (L.edges(4), 0.0), (L.edges(3), 2.0))
@@ -101,6 +105,7 @@ def test_a_blend_has_every_value_on_its_part():
         assert np.isfinite(lift(jnp.array([1.0, 2.0])))  # where two values meet
 
 
+@pytest.mark.slow
 def test_nothing_of_it_is_trained_and_the_condition_stays():
     line = geometry.interval(0.0, 1.0)
     inputs = conditions.Inputs(line)
@@ -133,6 +138,7 @@ def test_periodic_inputs():
     assert inputs.size == 5
 
 
+@pytest.mark.slow
 def test_helpers_for_terms():
     with jax.enable_x64(True):
         disk = geometry.disk((0, 0), 2.0)

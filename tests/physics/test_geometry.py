@@ -340,6 +340,7 @@ def test_samplers_serve_terms_in_either_precision(name, dtype):
                 np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_the_divergence_theorem_holds_on_the_points():
     """∮ f·n = ∫ ∇·f: area, perimeter, normals and both samplers at once, for f = (x³, xy²)."""
     field = lambda x: jnp.stack([x[0] ** 3, x[0] * x[1] ** 2])

@@ -117,6 +117,7 @@ def test_points_lie_inside_and_on_the_boundary(name):
 
 
 @pytest.mark.parametrize("name", ["box", "ball", "annulus", "plate with a hole", "cylinder"])
+@pytest.mark.slow
 def test_points_of_32_bits_lie_inside_and_on_the_boundary(name):
     check_points(name, np.float32)
 
@@ -235,6 +236,7 @@ def test_the_distance_of_a_combination_is_a_bound_of_the_right_sign(name):
     np.testing.assert_array_equal(found <= 0, contained)
 
 
+@pytest.mark.slow
 def test_time_cylinders():
     plate = geometry.rectangle((0, 0), (2, 1))
     history = geometry.time_cylinder(plate, 1.0, 4.0)
@@ -257,6 +259,7 @@ def test_time_cylinders():
     assert cells.max() <= 6
 
 
+@pytest.mark.slow
 def test_terms_draw_from_combinations_in_a_compiled_step():
     plate = domains()["plate with a hole"][0]
     hole = plate.part(lambda x: jnp.sum(x**2) < 1.1)

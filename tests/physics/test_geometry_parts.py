@@ -11,6 +11,7 @@ from thalweg.physics import geometry
 KEY = jax.random.key(2)
 
 
+@pytest.mark.slow
 def test_named_sides():
     plate, line = geometry.rectangle((0, 0), (2, 1)), geometry.interval(-1, 3)
     for part, normal, size in (
@@ -41,6 +42,7 @@ def test_named_sides():
     assert np.allclose(jnp.linalg.norm(ring.outer.spread(KEY, 9).x - 1, axis=1), 2, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_parts_by_condition():
     plate = geometry.polygon([(0, 0), (2, 0), (2, 1), (1, 1), (1, 2), (0, 2)])
     left = plate.part(lambda x: x[0] < 1e-9)

@@ -85,6 +85,7 @@ def test_closed_forms_of_vector_fields():
 
 
 @pytest.mark.parametrize("d", [1, 2, 3, 5])
+@pytest.mark.slow
 def test_a_network_against_the_dense_hessian(d):
     u, v = network(d), points(1, d, 7)[0]
     for x in points(3, d):
@@ -98,6 +99,7 @@ def test_a_network_against_the_dense_hessian(d):
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 4])
+@pytest.mark.slow
 def test_gradient_of_a_vector_is_its_jacobian(k):
     """Fewer components than coordinates, as many, and more: backward and forward passes give the same."""
     u = network(3, k)
@@ -148,6 +150,7 @@ def everything(u, x):
     return jnp.concatenate([a, b[None], c, hessian_vector(u, x, x)])
 
 
+@pytest.mark.slow
 def test_mapped_compiled_and_differentiated():
     u, x = network(2), points(6, 2)
     alone = jnp.stack([everything(u, one) for one in x])

@@ -41,6 +41,7 @@ def double():
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.slow
 def test_coefficients_are_the_nested_derivatives(name):
     f, x = FUNCTIONS[name], jnp.array([0.3, -0.7])
     directions = [(jnp.array([1.0, 0.0]), 4), (jnp.array([0.5, 2.0]), 2), (jnp.array([0.0, 1.0]), 1)]
@@ -56,6 +57,7 @@ def test_coefficients_are_the_nested_derivatives(name):
             np.testing.assert_allclose(coefficient * factor, function(x), rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.slow
 def test_a_network_and_its_gradient_by_the_weights():
     net = tw.nn.MLP(3, 2, width=9, depth=2, activation=jnp.sin, key=jax.random.key(0), dtype=jnp.float64)
     x, v = jnp.array([0.1, 0.2, -0.3]), jnp.array([1.0, -1.0, 0.5])
@@ -94,6 +96,7 @@ class Wave(eqx.Module):
 
 
 @pytest.mark.parametrize("name", EQUATIONS)
+@pytest.mark.slow
 def test_an_equation_is_the_same_either_way(name):
     equation = EQUATIONS[name]
     field = Wave(jax.random.normal(jax.random.key(1), (2, 5)))
@@ -106,6 +109,7 @@ def test_an_equation_is_the_same_either_way(name):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10)  # mixed derivatives are differences of three
 
 
+@pytest.mark.slow
 def test_many_dimensions_go_the_general_way():
     """Thirty: a program of fixed size, and the same number."""
     net = tw.nn.MLP(30, None, width=6, depth=2, activation=jnp.tanh, key=jax.random.key(0), dtype=jnp.float64)
@@ -115,6 +119,7 @@ def test_many_dimensions_go_the_general_way():
     assert str(jax.make_jaxpr(lambda x: jointly(tw.laplacian, net, x))(x)).count("= tanh") < 12
 
 
+@pytest.mark.slow
 def test_a_vector_field():
     net = tw.nn.MLP(2, 3, width=7, depth=2, activation=jnp.tanh, key=jax.random.key(0), dtype=jnp.float64)
 

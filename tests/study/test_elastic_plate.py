@@ -25,6 +25,7 @@ def beam(seed: int = 0) -> tw.conditions.Exact:
     return tw.conditions.Exact(network, inputs, elastic.beam_distance, elastic.beam_lift)
 
 
+@pytest.mark.slow
 def test_kirsch_solves_the_laws_leaves_the_hole_free_and_tends_to_plain_tension() -> None:
     with jax.enable_x64(True):
         points = elastic.PLATE.sample_interior(jax.random.key(0), 200)

@@ -73,6 +73,7 @@ def test_splines_follow_the_truth_as_far_as_noise_lets_them():
             assert misfit == pytest.approx(0.6, abs=0.02)  # what the bisection asks for, to a thousandth of a decade
 
 
+@pytest.mark.slow
 def test_the_misfit_is_the_noise_where_the_model_is_right():
     """χ² of the true field from the true first states, counted by hand over readings that are there."""
     lab = study.Laboratory(SMALL, 2)
@@ -91,6 +92,7 @@ def test_the_misfit_is_the_noise_where_the_model_is_right():
         assert found[i] == pytest.approx(expected, rel=0.05)  # solved to a tenth of the noise
 
 
+@pytest.mark.slow
 def test_bands_are_those_of_simulated_fits():
     """Linear least squares by hand, on the true form: the spread of an answer over posterior draws of constants."""
     lab = study.Laboratory(SMALL, 2)

@@ -122,6 +122,7 @@ def test_what_a_study_leaves(study: Path, tmp_path: Path) -> None:
     assert not (out / "error.txt").exists()
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_claims_and_another_does_not(study: Path, tmp_path: Path) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         run_study(study, quick=True, seed=seed, out=tmp_path / name)
@@ -241,6 +242,7 @@ def process(program: str, **environment: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-c", program], env=known, capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.slow
 def test_killed_at_several_moments_it_resumes_to_the_same_claims(study: Path, tmp_path: Path) -> None:
     """kill -9 in the first fit, in the second, and in the resumed second; the original files are gone by then."""
     whole, out = tmp_path / "whole", tmp_path / "run"

@@ -87,6 +87,7 @@ def test_a_model_folder_alone_is_enough(number_run: Path, diabetes: Path, tmp_pa
         moved.rename(number_run / "model")
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_model_and_another_seed_another(wine: Path, class_run: Path, tmp_path: Path):
     again = fit_table(Request(wine, "cultivar", settings=TableSettings(**SETTINGS)), tmp_path / "again").run
     other = fit_table(Request(wine, "cultivar", seed=1, settings=TableSettings(**SETTINGS)), tmp_path / "other").run

@@ -215,6 +215,7 @@ def rows_of(folder: Path, name: str) -> list[Any]:
 
 
 @pytest.mark.parametrize("seconds", [0, 1e9])
+@pytest.mark.slow
 def test_two_fits_in_one_run(tmp_path: Path, seconds: float) -> None:
     expected = script(tmp_path / "whole")
     folder = tmp_path / "killed"
@@ -423,6 +424,7 @@ except ThalwegError as error:
 """
 
 
+@pytest.mark.slow
 def test_a_process_stopped_from_outside(tmp_path: Path) -> None:
     def start(folder: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-W", "ignore", "-c", SCRIPT, tmp_path / folder, tmp_path / "beat", "20_000"]

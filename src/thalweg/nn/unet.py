@@ -82,11 +82,9 @@ class UNet(eqx.Module):
         UserError: an argument out of range; at the call, an image of another dtype, or one that cannot be halved so
             often.
 
-    >>> model = UNet(1, None, widths=(4, 8, 16), key=jax.random.key(0))
-    >>> model(jnp.ones((12, 8, 1))).shape
-    (12, 8)
-    >>> UNet(3, 5, widths=(4, 8), key=jax.random.key(0))(jnp.ones((4, 4, 3))).shape
-    (4, 4, 5)
+    >>> model = UNet(3, 5, widths=(4, 8), key=jax.random.key(0))
+    >>> model(jnp.ones((4, 6, 3))).shape
+    (4, 6, 5)
     """
 
     down: tuple[DoubleConv, ...]
