@@ -26,13 +26,14 @@ from thalweg.types import Key, Params, Scalar
 class LMState(eqx.Module):
     """The linear model at the present params, damping and its growth factor.
 
-    Of the steps tried from here: the last one's gain, and how many in a row had the same negative one.
+    Of the steps tried from here: the last one's gain and promise, and how many in a row had the same negative gain.
     """
 
     local: LinearModel
     damping: Scalar
     growth: Scalar
     gain: Scalar
+    promised: Scalar
     alike: jax.Array
     ended: jax.Array
 
@@ -125,15 +126,17 @@ class LevenbergMarquardt(AbstractOptimizer):
         # An unusable step shorter than the params' rounding: nothing can be resolved any more. But a total that rose in
         # proportion to ever shorter steps, or is not finite right beside the params, was not brought here by rounding.
         alike = (gain < 0) & (jnp.abs(gain - state.gain) < -0.2 * gain)
+        # Steps about the same have the same rise whatever it is: while the damping is small they are not shorter.
+        alike = alike & (promised <= 0.6 * state.promised)
         alike = jnp.where((state.alike >= STRAIGHT), state.alike, jnp.where(alike, state.alike + 1, 0))
         wrong = (alike >= STRAIGHT) | ~jnp.isfinite(there.local.total)
         short = jnp.linalg.norm(delta) <= jnp.finfo(flat.dtype).eps * (1 + jnp.linalg.norm(flat))
         spent = short | ~jnp.isfinite(state.damping)
         ended = jnp.where(spent, jnp.where(wrong, jnp.int32(Ended.FAILED), jnp.int32(Ended.CONVERGED)), state.ended)
         stayed = eqx.tree_at(
-            lambda s: (s.damping, s.growth, s.gain, s.alike, s.ended),
+            lambda s: (s.damping, s.growth, s.gain, s.promised, s.alike, s.ended),
             state,
-            (state.damping * state.growth, 2 * state.growth, gain, alike, ended),
+            (state.damping * state.growth, 2 * state.growth, gain, promised, alike, ended),
         )
         after = select(accepted, arrived, select(going, stayed, state))
         figures = {
@@ -160,4 +163,4 @@ class LevenbergMarquardt(AbstractOptimizer):
         converged = jnp.max(jnp.abs(local.slope)) <= jnp.finfo(local.slope.dtype).tiny
         ended = jnp.where(converged, jnp.int32(Ended.CONVERGED), jnp.int32(Ended.GOING))
         one, none = jnp.ones((), local.slope.dtype), jnp.zeros((), jnp.int32)
-        return LMState(local, one, 2 * one, 0 * one, none, ended)
+        return LMState(local, one, 2 * one, 0 * one, jnp.inf * one, none, ended)
