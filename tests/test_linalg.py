@@ -51,6 +51,7 @@ def start(n=N):
 
 @pytest.mark.parametrize("loop", Loop)
 @pytest.mark.parametrize("make", [positive, indefinite, lambda: -positive()])
+@pytest.mark.slow
 def test_whole_space_gives_lapacks_eigenpairs(make, loop):
     matrix = make()
     found = lanczos(times(matrix), start(), key=KEY, iterations=N, count=5, loop=loop)
@@ -119,6 +120,7 @@ def test_start_in_an_invariant_space_is_left():
     assert lanczos(times(matrix), jnp.zeros(4), key=KEY, iterations=9).values[0] == pytest.approx(4.0, rel=1e-13)
 
 
+@pytest.mark.slow
 def test_hessian_of_parameters_as_a_pytree():
     """The intended use: a Hessian-vector product on a network's parameters, against the dense Hessian."""
     x = jax.random.normal(KEY, (20, 3), jnp.float64)

@@ -29,6 +29,7 @@ def drawn(ax: Axes) -> dict[str, np.ndarray]:
     return {str(line.get_label()): np.asarray(line.get_xydata()) for line in ax.lines}
 
 
+@pytest.mark.slow
 def test_the_lines_are_the_reports_at_layers_with_weights(ax: Axes) -> None:
     found = report()
     signal_by_depth(ax, found)

@@ -101,6 +101,7 @@ def test_gradients_by_differences():
             check_grads(cost, outputs, order=1, modes=["rev"], eps=1e-4, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_survival_function_and_its_slopes_in_the_tails():
     """JAX's own log_ndtr has the right values and, in float32 at 2e4, a gradient 400 times too large."""
     with jax.enable_x64(True):

@@ -37,6 +37,7 @@ def by_mask(layer: Dropout, function) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("rate", [0.2, 0.5])
+@pytest.mark.slow
 def test_of_a_linear_model_it_is_a_ridge_that_knows_the_features_scales(rate):
     x, y = load_diabetes(return_X_y=True)
     x, y = jnp.asarray(x[:40, 2 : 2 + FEATURES] * np.array([20, 30, 10, 5])), jnp.asarray(y[:40, None] / 100)

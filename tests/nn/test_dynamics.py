@@ -306,6 +306,7 @@ def test_what_is_missing_has_no_influence():
 STIFF = Linear(jnp.array([[-1.0, 0.0], [0.0, -1e5]]))
 
 
+@pytest.mark.slow
 def test_a_stiff_field_ends_finite_and_flagged():
     x = Trajectory(np.ones((2, 2), np.float32), np.array([[0.0, 1e-4, 1.0], [0.0, 1e-4, 2e-4]], np.float32))
     model = NeuralODE(STIFF, max_steps=200)

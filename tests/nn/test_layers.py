@@ -114,6 +114,7 @@ def test_convolution_is_scipys(stride, padding):
 
 
 @pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.slow
 def test_groups_do_not_mix_and_the_odd_zero_of_same_padding_comes_last(groups):
     with jax.enable_x64(True):
         size, stride = (3, 4), (2, 3)

@@ -58,6 +58,7 @@ def test_hes_weights_keep_signal_and_gradient_over_fifty_layers():
     # variance g²/fan_in: ReLU halves the mean square, so a layer multiplies it by g²/2, forward as backward
     [(nn.glorot_normal, 0.5), (nn.lecun_uniform, 0.5), (nn.scaled(0.5), 0.125), (nn.scaled(2.0), 2.0)],
 )
+@pytest.mark.slow
 def test_other_weights_are_badly_scaled_by_their_factor_a_layer(init, factor):
     report = nn.signal_report(deep(init), X)
     assert np.log(report.forward_growth) == pytest.approx(np.log(factor), abs=GROWTH_ERROR)

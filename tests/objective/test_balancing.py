@@ -80,6 +80,7 @@ def test_gradient_norm_without_a_reference_makes_forces_equal():
     assert forces["law"] == pytest.approx(sum(np.linalg.norm(slope) for slope in slopes().values()), rel=1e-12)
 
 
+@pytest.mark.slow
 def test_ntk_trace_makes_mean_rates_equal_whatever_the_number_of_points():
     weights, _, _ = refreshed(Objective(balance=NTKTrace(), refresh_every=1, **terms()))
     traces = {name: np.sum(jacobians(rows)[0] ** 2) / len(rows) for name, rows in (("law", A), ("edge", B))}

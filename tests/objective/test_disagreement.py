@@ -72,6 +72,7 @@ def test_a_walk_that_has_not_arrived_says_nothing(phase: tw.Phase) -> None:
 
 
 @pytest.mark.parametrize("steps", [60, 3_000])  # rows are a hundred times as rare
+@pytest.mark.slow
 def test_noisy_readings_do_not_disagree_with_the_law_or_with_each_other(steps: int) -> None:
     rng = np.random.default_rng(0)
     at = np.linspace(0.0, 1.0, 40)

@@ -113,6 +113,7 @@ def test_points_learned_by_heart_are_a_finding(points, expected):
         assert "term 'wave'" in finding.evidence
 
 
+@pytest.mark.slow
 def test_fixed_points_are_watched_by_held_out_ones():
     net = tw.nn.MLP(1, None, width=30, depth=2, activation=jnp.tanh, key=jax.random.key(0))
     term = tw.Residual(wiggly, np.linspace(0, 1, 6)[:, None], held_out=np.linspace(0, 1, 101)[:, None])

@@ -125,6 +125,7 @@ def test_under_gradient_descent_the_penalty_is_decoupled_decay(table):
         np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-14)
 
 
+@pytest.mark.slow
 def test_under_adam_it_is_not(table):
     model, eps = network(), 1e-8
     before = [np.asarray(leaf) for leaf in jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))]
@@ -171,6 +172,7 @@ def test_l1_beside_a_squared_error_is_the_lasso(table):
 
 
 # ------------------------------------------------------------------------------------------------------ with the rest
+@pytest.mark.slow
 def test_members_are_each_fitted_with_the_penalty(table):
     x, y = table
     objective = Objective(data=Supervised(x, y, loss=squared_error, batch_size=20), small=L2(0.1), sparse=L1(0.01))

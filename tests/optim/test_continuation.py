@@ -261,6 +261,7 @@ def test_the_record_tells_the_path_and_the_verdict_what_is_left():
     assert np.allclose(short.model.x, ridge_at(1.0), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_an_unfinished_path_is_told():
     found = fit(vector(0, 0, 0, 0, 0), ridge(), Phase(RIDGE, 25), precision=np.float64, log_every=5)
     assert found.verdict.status is Status.STILL_IMPROVING

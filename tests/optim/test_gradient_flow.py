@@ -69,6 +69,7 @@ def test_written_out_it_is_diffraxs_own_step(name):
 
 
 @pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.slow
 def test_it_follows_the_flow_to_its_tolerance(name, walk, of_cost):
     errors, taken = [], []
     for rtol in (1e-4, 1e-6, 1e-8):

@@ -137,6 +137,7 @@ def test_every_step_that_moves_meets_the_wolfe_conditions(name, walk, of_cost):
 
 @pytest.mark.parametrize("optimizer", [LBFGS(), BFGS()])
 @pytest.mark.parametrize("seed", [0, 2])
+@pytest.mark.slow
 def test_in_32_bits_it_goes_down_to_rounding_and_says_so(optimizer, seed):
     # Near a fit the gradient itself is rounding, and along it the cost rises in a straight line: no wrong slope. The
     # search once gave up here at costs of 4e-6 (measured); SciPy's on the same function ends between 1e-8 and 2e-7.

@@ -221,6 +221,7 @@ def test_boundary_points_are_uniform_along_the_edges(corners):
     assert (chords > plate.perimeter / 400 * (1 - 1e-4)).sum() >= 400 - len(corners)
 
 
+@pytest.mark.slow
 def test_boundary_of_disk_and_interval():
     disk = geometry.disk((1.0, -1.0), 2.0)
     for draw in (disk.sample_boundary, disk.spread_boundary):
@@ -301,6 +302,7 @@ def test_distances():
     assert distance(geometry.interval(0, 3), 4.0) == pytest.approx(1.0)
 
 
+@pytest.mark.slow
 def test_distance_has_a_slope_of_length_one_and_none_that_is_not_finite():
     plate = geometry.polygon(L)
     slope = jax.jit(jax.grad(lambda x: plate.signed_distance(x)))
@@ -319,6 +321,7 @@ def test_distance_has_a_slope_of_length_one_and_none_that_is_not_finite():
 
 
 @pytest.mark.parametrize(("name", "dtype"), [*((name, np.float64) for name in domains()), ("L", np.float32)])
+@pytest.mark.slow
 def test_samplers_serve_terms_in_either_precision(name, dtype):
     """Held and fresh, in a compiled step, where the objective is an argument and so the domain is traced."""
     domain = domains()[name]

@@ -57,6 +57,7 @@ def plate() -> study.Plate:
     return study.Plate(network, tw.Unknown(0.7, low=0.0), jnp.zeros(80))
 
 
+@pytest.mark.slow
 def test_the_network_keeps_its_conditions() -> None:
     model = plate()
     starts = jax.vmap(model)(jnp.array([[0.3, 0.4, 0.0], [2.0, 1.0, 0.0]]))

@@ -33,6 +33,7 @@ def test_the_law_keeps_its_invariant():
     assert np.ptp(states) > 2  # and it did move
 
 
+@pytest.mark.slow
 def test_the_hybrid_starts_as_the_law():
     with jax.enable_x64(True):
         law = tw.nn.NeuralODE(study.LotkaVolterra(jnp.asarray(CONSTANTS[:4])), rtol=1e-9, atol=1e-9)

@@ -32,6 +32,7 @@ def test_the_ring_oscillates_and_a_broken_ring_rests():
     np.testing.assert_allclose(broken[:, 0], 2 * np.exp(-times), rtol=0, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_the_fitted_form_at_the_true_constants_is_the_truth():
     """Two languages, two integrators: SciPy's rates and LSODA, JAX's and Tsit5; through a dose that jumps."""
     with jax.enable_x64(True):

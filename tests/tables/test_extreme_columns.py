@@ -39,6 +39,7 @@ def test_a_huge_or_tiny_column_counts_as_in_another_unit(plain, tmp_path: Path, 
     assert scores == pytest.approx(plain[0], rel=1e-9)
 
 
+@pytest.mark.slow
 def test_a_column_far_from_zero_counts_as_without_its_offset(plain, tmp_path: Path):
     scores, found, _ = fitted(tmp_path, a=1e9 + 1e-3 * A)
     # float64 holds these numbers to 1.2e-7 of 1e-3
@@ -48,6 +49,7 @@ def test_a_column_far_from_zero_counts_as_without_its_offset(plain, tmp_path: Pa
 
 
 @pytest.mark.parametrize("power", [300, -300])
+@pytest.mark.slow
 def test_a_large_or_small_target_is_scored_as_in_another_unit(plain, tmp_path: Path, power: int):
     scores, found, _ = fitted(tmp_path, y=Y * 2.0**power)
     assert scores["gradient boosting"] == pytest.approx(plain[0]["gradient boosting"], rel=1e-6)  # keeps float32

@@ -28,6 +28,7 @@ def model():
     return MLP(4, 1, width=4, depth=0, key=jax.random.key(0))
 
 
+@pytest.mark.slow
 def test_switches_when_the_signal_is_strong_enough_and_says_by_what():
     # far from the minimum of a clean line the gradients of all examples agree; B′ = 512 reads them √(512/16) clearer
     program = [Phase(SGD(1e-3), 200, until=SignalToNoise(2.0, batch=512, every=10)), Phase(LBFGS(), 5, redraw=0)]
@@ -89,6 +90,7 @@ def test_the_range_test_finds_the_largest_stable_rate():
     assert stable / 3 < found.high < 3 * stable
 
 
+@pytest.mark.slow
 def test_the_suggested_rate_trains_and_the_model_given_is_as_before():
     before = model()
     kept = tree_hash(before)

@@ -29,6 +29,7 @@ def test_kills_at_random_moments(repository: Path, client: str, kills: int) -> N
     assert "DIFFERS" not in said
 
 
+@pytest.mark.slow
 def test_the_survey_sees_a_difference(repository: Path) -> None:
     """What it would say if a training did not end as the one before: here, since its rate is another."""
     code = """

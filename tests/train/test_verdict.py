@@ -339,6 +339,7 @@ def test_a_dead_network_is_trivial() -> None:
     assert caught.value.exit_status == 1
 
 
+@pytest.mark.slow
 def test_overfitting_twenty_noisy_points() -> None:
     rng = np.random.default_rng(0)
     x = rng.uniform(-1, 1, (220, 1)).astype(np.float32)
