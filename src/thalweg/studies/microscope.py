@@ -38,7 +38,7 @@ class Settings(tw.Settings):
     """What can be set from the command line."""
 
     seeds: int = tw.setting(8, "draws of labels; each tests on the next of the four regions", quick=6, ge=1, le=100)
-    levels: int = tw.setting(5, "numbers of labels: 8, 16, 32 and so on", quick=2, ge=1, le=5)
+    levels: int = tw.setting(5, "numbers of labels: 8, 16, 32 and so on", quick=1, ge=1, le=5)
     stride: int = tw.setting(12, "pixels from patch to patch", quick=26, ge=4, le=26)
     head: int = tw.setting(200, "steps for a new head", quick=100, ge=1)
     tuned: int = tw.setting(60, "steps of fine-tuning", quick=30, ge=1)
@@ -208,7 +208,7 @@ def microscope(settings: Settings, run: tw.Run) -> list[tw.Claim]:
                 model.fit(classical[chosen], patches.crowded[chosen])
                 found[method][i, j] = score(model.predict_proba(classical[tested])[:, 1])
 
-    spans = f"of {labels[0]} to {labels[-1]} labels" if len(labels) > 1 else f"of {labels[0]} labels"
+    spans = f"mean of {labels[0]} to {labels[-1]} labels" if len(labels) > 1 else f"{labels[0]} labels"
     caption = f"The area under the ROC curve on the region not learned from: median and range of {len(seeds)} draws."
     draw = lambda ax: tw.figures.comparison.learning_curves(
         ax, labels, found, metric="area under the ROC curve, %", counted="labelled patches"
@@ -264,5 +264,5 @@ def show(ax, patches: Patches, each: int = 6) -> None:
 def compared(statement: str, scores: np.ndarray, others: np.ndarray, spans: str) -> tw.Claim:
     """The claim that scores (seeds, numbers of labels) are higher than others by draws of labels."""
     middle, interval = tw.median_interval(list((scores - others).mean(axis=1)))
-    full = f"{statement} on few labelled microscopy images (mean {spans}, median of {len(scores)} draws)"
+    full = f"{statement} on few labelled microscopy images ({spans}, median of {len(scores)} draws)"
     return tw.Claim.at_least(full, middle, interval, 0.0, unit="% points of area")
