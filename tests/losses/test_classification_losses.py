@@ -1,5 +1,6 @@
 """Losses for classes, against SciPy."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -270,3 +271,19 @@ def test_a_class_without_a_logit_is_named_before_anything_is_compiled(loss):
         assert row in str(refused.value)
     loss.check_outputs(jax.ShapeDtypeStruct((3,), np.float32), np.array([0, 2]))
     loss.check_outputs(jax.ShapeDtypeStruct((4, 3), np.float32), np.array([[0, 2, 1, 0]]))
+
+
+def test_a_model_that_needs_a_key_and_a_loss_along_another_axis_are_left_alone():
+    class Noisy(eqx.Module):
+        linear: tw.nn.Linear
+
+        def __call__(self, x: jax.Array, *, key: jax.Array) -> jax.Array:
+            return self.linear(x + jax.random.normal(key, x.shape))
+
+    class ClassesFirst(losses.CrossEntropy):
+        def __call__(self, output: jax.Array, target: jax.Array) -> jax.Array:
+            return super().__call__(jnp.moveaxis(output, 0, -1), target)
+
+    kinds = tw.Supervised(np.ones((4, 2), np.float32), np.array([0, 1, 2, 0]), loss=losses.cross_entropy)
+    kinds.check_model(Noisy(tw.nn.Linear(2, 3, key=jax.random.key(0))))
+    ClassesFirst().check_outputs(jax.ShapeDtypeStruct((5, 2), np.float32), np.array([[4, 3]]))

@@ -145,15 +145,16 @@ def wrong_jacobian(x, _):
 
 
 @pytest.mark.parametrize(
-    ("residual", "start"),
+    ("residual", "start", "damping"),
     [
-        (wrong_jacobian, [1.0, 2.0]),
-        (lambda x, _: jnp.sqrt(x - x) + x + 1, [1.0, 2.0]),  # the derivative of a root at 0 is not finite
-        (lambda x, _: jnp.where(x > 0.5, x + 1, jnp.nan), [0.6, 0.7]),  # beside what is not finite
+        (wrong_jacobian, [1.0, 2.0], 1e-3),
+        (wrong_jacobian, [1.0, 2.0], 1e-12),  # the first steps are all of one length
+        (lambda x, _: jnp.sqrt(x - x) + x + 1, [1.0, 2.0], 1e-3),  # the derivative of a root at 0 is not finite
+        (lambda x, _: jnp.where(x > 0.5, x + 1, jnp.nan), [0.6, 0.7], 1e-3),  # beside what is not finite
     ],
 )
-def test_says_failed_where_the_cost_does_not_fall_as_the_jacobian_says(residual, start, walk, of_residual):
-    x, _, info = walk(LevenbergMarquardt(), of_residual(residual), start, 200)
+def test_says_failed_where_the_cost_does_not_fall_as_the_jacobian_says(residual, start, damping, walk, of_residual):
+    x, _, info = walk(LevenbergMarquardt(damping=damping), of_residual(residual), start, 200)
     assert info.ended[-1] == Ended.FAILED
     assert np.all(np.isfinite(x))
 

@@ -125,7 +125,8 @@ class Supervised(AbstractSupervised):
             return
         dtypes = [leaf.dtype for leaf in jax.tree.leaves(model) if eqx.is_inexact_array(leaf)]
         one = cast(one, dtypes[0]) if dtypes else one
-        output, _ = eqx.filter_eval_shape(self.outputs, model, one, None)
+        # with a key, for a model may have no answer without
+        output, _ = eqx.filter_eval_shape(self.outputs, model, one, jax.random.key(0))
         loss.check_outputs(jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), output), held[1])
 
     def is_coupled(self, model: PyTree) -> bool:

@@ -22,6 +22,10 @@ from thalweg.optim.gauss_newton import (
 from thalweg.optim.optimizer import STRAIGHT, AbstractOptimizer, Ended, StepInfo, select
 from thalweg.types import Key, Params, Scalar
 
+FASTEST = 64.0
+"""Growth of the damping at which it stops to double: also from next to none there are ten ever shorter steps to look at
+before they vanish in the params' rounding."""
+
 
 class LMState(eqx.Module):
     """The linear model at the present params, damping and its growth factor.
@@ -136,7 +140,7 @@ class LevenbergMarquardt(AbstractOptimizer):
         stayed = eqx.tree_at(
             lambda s: (s.damping, s.growth, s.gain, s.promised, s.alike, s.ended),
             state,
-            (state.damping * state.growth, 2 * state.growth, gain, promised, alike, ended),
+            (state.damping * state.growth, jnp.minimum(2 * state.growth, FASTEST), gain, promised, alike, ended),
         )
         after = select(accepted, arrived, select(going, stayed, state))
         figures = {
