@@ -287,3 +287,15 @@ def test_a_model_that_needs_a_key_and_a_loss_along_another_axis_are_left_alone()
     kinds = tw.Supervised(np.ones((4, 2), np.float32), np.array([0, 1, 2, 0]), loss=losses.cross_entropy)
     kinds.check_model(Noisy(tw.nn.Linear(2, 3, key=jax.random.key(0))))
     ClassesFirst().check_outputs(jax.ShapeDtypeStruct((5, 2), np.float32), np.array([[4, 3]]))
+
+
+@pytest.mark.parametrize("loss", [losses.cross_entropy, losses.Focal(2.0), losses.squared_error, losses.Huber(1.0)])
+def test_what_is_not_one_array_is_refused_with_words(loss):
+    output, target = jnp.zeros(3), jnp.array(1)
+    for wrong, named in (
+        (((output, output), target), "the output is a tuple"),
+        ((None, target), "the output is a NoneType"),
+        ((output, {"kind": target}), "the target is a dict"),
+    ):
+        with pytest.raises(UserError, match=named):
+            loss(*wrong)

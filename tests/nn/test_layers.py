@@ -207,6 +207,7 @@ IMAGE = jnp.ones((4, 4, 2))
         (lambda: nn.Conv2d(4, 4, kernel_size=1, groups=0, key=KEY), "4 to 4 channels"),
         (lambda: nn.Conv2d(2, 3, kernel_size=5, key=KEY)(IMAGE), "kernel (5, 5)"),
         (lambda: nn.Conv2d(2, 3, kernel_size=3, key=KEY)(IMAGE[None]), "(1, 4, 4, 2)"),
+        (lambda: nn.Linear(2, None, key=KEY), "out_size None"),
         (lambda: nn.Conv2d(2.5, 3, kernel_size=3, key=KEY), "in_channels 2.5"),
         (lambda: nn.Conv2d(2, 3, kernel_size=1.5, key=KEY), "1.5 is no whole number"),
         (lambda: nn.Conv2d(2, 3, kernel_size=(1, 2, 3), key=KEY), "(1, 2, 3)"),

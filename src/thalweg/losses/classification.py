@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from thalweg.errors import UserError
-from thalweg.losses.loss import AbstractLoss, check_shapes, on_host, refuse_rows
+from thalweg.losses.loss import AbstractLoss, check_arrays, check_shapes, on_host, refuse_rows
 
 SUM_TOLERANCE = 1e-3
 """How far the probabilities of a soft target may be from adding up to 1: a float16's rounding."""
@@ -43,6 +43,7 @@ class CrossEntropy(AbstractLoss):
 
     def __call__(self, output: jax.Array, target: jax.Array) -> jax.Array:
         """Logits (..., classes), and classes (...) or probabilities (..., classes), to a scalar."""
+        check_arrays(self, output, target)
         total = jax.nn.logsumexp(output, axis=-1) if output.ndim else output
         if jnp.issubdtype(target.dtype, jnp.integer):
             cost = total - _logit_of(self, output, target)
@@ -157,7 +158,7 @@ class BinaryCrossEntropy(AbstractLoss):
 
     def __call__(self, output: jax.Array, target: jax.Array) -> jax.Array:
         """Logit and target of one shape, to a scalar."""
-        check_shapes(self, output, target.shape, target)
+        check_shapes(self, output, target)
         yes = target.astype(output.dtype)
         yes = jnp.where((yes >= 0) & (yes <= 1), yes, jnp.nan)
         yes = (1 - self.smoothing) * yes + 0.5 * self.smoothing
@@ -195,7 +196,7 @@ class BinaryFocal(AbstractLoss):
 
     def __call__(self, output: jax.Array, target: jax.Array) -> jax.Array:
         """Logit and target of one shape, to a scalar."""
-        check_shapes(self, output, target.shape, target)
+        check_shapes(self, output, target)
         yes = target.astype(output.dtype)
         yes = jnp.where((yes == 0) | (yes == 1), yes, jnp.nan)
         cost = _focal((2 * yes - 1) * output, self.gamma)
@@ -220,13 +221,14 @@ def _is_chosen(output: jax.Array, target: jax.Array) -> jax.Array:
 
 def _logit_of(loss: AbstractLoss, output: jax.Array, target: jax.Array) -> jax.Array:
     """The logit of the true class, NaN where there is none such."""
+    check_arrays(loss, output, target)
     if not jnp.issubdtype(target.dtype, jnp.integer):
         raise UserError(
             f"a target of dtype {target.dtype} in place of integer classes",
             where=type(loss).__name__,
             remedy="Number the classes from 0.",
         )
-    check_shapes(loss, output, (*target.shape, output.shape[-1] if output.ndim else 0), target)
+    check_shapes(loss, output, target, output.shape[-1] if output.ndim else 0)
     chosen = _is_chosen(output, target)
     logit = jnp.sum(jnp.where(chosen, output, 0), axis=-1)
     return jnp.where(jnp.any(chosen, axis=-1), logit, jnp.nan)

@@ -37,7 +37,7 @@ class PoissonNLL(_AbstractCountLoss):
 
     def __call__(self, output: jax.Array, target: jax.Array) -> jax.Array:
         """log_rate and count of one shape, to a scalar."""
-        check_shapes(self, output, target.shape, target)
+        check_shapes(self, output, target)
         count, log_count, is_some = _parts(target, output.dtype)
         excess = jnp.where(is_some, output - log_count, 0)
         some = count * (jnp.expm1(excess) - excess) + _constant(log_count)

@@ -61,7 +61,7 @@ class Directional(AbstractLoss):
 
     def __call__(self, output: jax.Array, target: jax.Array) -> jax.Array:
         """Two arrays of the same shape to a scalar."""
-        check_shapes(self, output, target.shape, target)
+        check_shapes(self, output, target)
         if self.penalty is None:
             return directional(output, target, self.weight)
         flat = jnp.ravel(output), jnp.ravel(target)

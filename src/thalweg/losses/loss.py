@@ -136,12 +136,29 @@ def refuse_rows(
         )
 
 
-def check_shapes(loss: eqx.Module, output: jax.Array, expected: tuple[int, ...], target: jax.Array) -> None:
-    """Refuses an output that is not of the shape that the target asks for.
+def check_arrays(loss: eqx.Module, output: Any, target: Any) -> None:
+    """Refuses an output or target that is a tuple, a dictionary or nothing where a loss takes one array.
+
+    Raises:
+        UserError: saying which of the two, and what it is.
+    """
+    for what, value in (("output", output), ("target", target)):
+        if not hasattr(value, "shape"):
+            raise UserError(
+                f"the {what} is a {kind_of(value)} in place of one array",
+                where=type(loss).__name__,
+                remedy="Choose a loss for it, or a function of (output, target) that takes it apart.",
+            )
+
+
+def check_shapes(loss: eqx.Module, output: Any, target: Any, *more: int) -> None:
+    """Refuses an output that is not of the target's shape, with further axes of the sizes `more`.
 
     Raises:
         UserError: naming both shapes: silently broadcast, (n, 1) against (n,) has cost many a wrong fit.
     """
+    check_arrays(loss, output, target)
+    expected = (*target.shape, *more)
     if output.shape != expected:
         raise UserError(
             f"an output of shape {output.shape} against a target of shape {target.shape}",
@@ -161,7 +178,7 @@ def unpack(loss: eqx.Module, output: Any, names: tuple[str, ...], target: jax.Ar
             f"an output {type(output).__name__} in place of the tuple ({', '.join(names)})", where=type(loss).__name__
         )
     for part in output:
-        check_shapes(loss, part, target.shape, target)
+        check_shapes(loss, part, target)
     return output
 
 

@@ -26,7 +26,7 @@ class SquaredError(AbstractLeastSquares):
 
     def residual(self, output: jax.Array, target: jax.Array) -> jax.Array:
         """Two arrays of the same shape to their difference as a vector."""
-        check_shapes(self, output, target.shape, target)
+        check_shapes(self, output, target)
         return jnp.ravel(output - target)
 
 
@@ -51,7 +51,7 @@ class FixedGaussianNLL(AbstractLoss):
 
     def __call__(self, output: jax.Array, target: jax.Array) -> jax.Array:
         """Two arrays of the same shape to a scalar."""
-        check_shapes(self, output, target.shape, target)
+        check_shapes(self, output, target)
         constant = math.log(self.scale) + HALF_LOG_TWO_PI
         return jnp.sum(0.5 * jnp.square((target - output) / self.scale) + constant)
 

@@ -27,7 +27,7 @@ class AbsoluteError(AbstractLoss):
 
     def __call__(self, output: jax.Array, target: jax.Array) -> jax.Array:
         """Two arrays of the same shape to a scalar."""
-        check_shapes(self, output, target.shape, target)
+        check_shapes(self, output, target)
         return jnp.sum(absolute(output - target))
 
 
@@ -54,7 +54,7 @@ class Huber(AbstractLoss):
 
     def __call__(self, output: jax.Array, target: jax.Array) -> jax.Array:
         """Two arrays of the same shape to a scalar."""
-        check_shapes(self, output, target.shape, target)
+        check_shapes(self, output, target)
         size = jnp.abs(output - target)
         near = jnp.minimum(size, self.delta)  # so that no square overflows
         return jnp.sum(near * (size - 0.5 * near))
@@ -84,10 +84,10 @@ class Quantile(AbstractLoss):
     def __call__(self, output: jax.Array, target: jax.Array) -> jax.Array:
         """Quantiles (*target's, levels), or of the target's shape for a single level, and target, to a scalar."""
         if isinstance(self.levels, tuple):
-            check_shapes(self, output, (*target.shape, len(self.levels)), target)
+            check_shapes(self, output, target, len(self.levels))
             target = target[..., None]
         else:
-            check_shapes(self, output, target.shape, target)
+            check_shapes(self, output, target)
         above = target - output
         level = jnp.asarray(self.levels, above.dtype)
         return jnp.sum(jnp.where(above >= 0, level * above, (level - 1) * above))
@@ -112,7 +112,7 @@ class FixedLaplaceNLL(AbstractLoss):
 
     def __call__(self, output: jax.Array, target: jax.Array) -> jax.Array:
         """Two arrays of the same shape to a scalar."""
-        check_shapes(self, output, target.shape, target)
+        check_shapes(self, output, target)
         return jnp.sum(absolute(target - output) / self.scale + math.log(2 * self.scale))
 
 

@@ -62,7 +62,7 @@ class AbstractOverlap(AbstractLoss):
                 f"logits of dtype {output.dtype}", where=type(self).__name__, remedy="They are floating point."
             )
         if self.classes is None:
-            check_shapes(self, output, target.shape, target)
+            check_shapes(self, output, target)
             y = target.astype(output.dtype)
             y = jnp.where((y == 0) | (y == 1), y, jnp.nan)
             return 1 - self.overlap(jax.nn.sigmoid(output), y)
@@ -72,7 +72,7 @@ class AbstractOverlap(AbstractLoss):
                 where=type(self).__name__,
                 remedy="Number the classes from 0; of one-hot masks take the argmax over the last axis.",
             )
-        check_shapes(self, output, (*target.shape, self.classes), target)
+        check_shapes(self, output, target, self.classes)
         # A comparison where an index would do: its gradient is no scatter, which is slow.
         chosen = target.astype(jnp.int32)[..., None] == jnp.arange(self.classes, dtype=jnp.int32)
         y = jnp.where(jnp.any(chosen, axis=-1, keepdims=True), chosen.astype(output.dtype), jnp.nan)

@@ -161,7 +161,7 @@ def _pair(loss: eqx.Module, target: Any) -> tuple[Any, Any]:
 
 def _log_time(loss: eqx.Module, time: jax.Array, event: jax.Array, dtype: Any) -> tuple[jax.Array, jax.Array]:
     """The logarithm of the time, NaN where time or event cannot be, and whether the event happened."""
-    check_shapes(loss, event, time.shape, time)
+    check_shapes(loss, event, time)
     time, event = time.astype(dtype), event.astype(dtype)
     is_valid = (time > 0) & ((event == 0) | (event == 1))
     return jnp.log(jnp.where(is_valid, time, jnp.nan)), event == 1

@@ -62,10 +62,8 @@ class Conv2d(eqx.Module):
         in_channels = whole_number(in_channels, "in_channels", "Conv2d")
         out_channels = whole_number(out_channels, "out_channels", "Conv2d")
         self.kernel_size, self.stride = _pair(kernel_size), _pair(stride)
-        self.padding, self.groups = (
-            None if padding is None else _pair(padding),
-            whole_number(groups, "groups", "Conv2d"),
-        )
+        self.padding = None if padding is None else _pair(padding)
+        self.groups = whole_number(groups, "groups", "Conv2d")
         least = min(in_channels, out_channels, *self.kernel_size, *self.stride, groups)
         if least < 1 or min(self.padding or (0, 0)) < 0:
             raise UserError(

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from thalweg.errors import UserError
+from thalweg.errors import UserError, whole_number
 from thalweg.nn.initializers import Initializer, lecun_normal
 from thalweg.types import Key
 
@@ -20,7 +20,7 @@ class Linear(eqx.Module):
         bias: whether to add one.
         dtype: of the parameters; the inputs must have it too.
     Raises:
-        UserError: a size below 1; at the call, an input with another number of features.
+        UserError: a size that is no whole number or below 1; at the call, an input with another number of features.
 
     >>> layer = Linear(3, 2, key=jax.random.key(0))
     >>> layer(jnp.ones(3)).shape
@@ -44,11 +44,12 @@ class Linear(eqx.Module):
         bias: bool = True,
         dtype: DTypeLike = jnp.float32,
     ):
-        if in_size < 1 or out_size < 1:
+        self.in_size = whole_number(in_size, "in_size", "Linear")
+        self.out_size = whole_number(out_size, "out_size", "Linear")
+        if self.in_size < 1 or self.out_size < 1:
             raise UserError(f"a Linear layer from {in_size} to {out_size} features", remedy="Both must be at least 1.")
         self.weight = init(key, (in_size, out_size), dtype)
         self.bias = jnp.zeros(out_size, dtype) if bias else None
-        self.in_size, self.out_size = int(in_size), int(out_size)
 
     def __call__(self, x: jax.Array, *, key: Key | None = None) -> jax.Array:
         """(..., in_size) to (..., out_size)."""
